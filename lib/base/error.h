@@ -1,0 +1,22 @@
+#pragma once
+
+#include "base/status.h"
+
+// The sentence that goes with a status: which file, which field, which limit. A function that takes
+// a struct error fills it when it fails; its caller may put words in front of it on the way up:
+// "open shard 7: log 000012: checksum at byte 4096". Borrowed by nobody, copied freely; any thread.
+
+enum { ERROR_TEXT_SIZE = 512 };
+
+struct error {
+    char text[ERROR_TEXT_SIZE]; // NUL-terminated, cut at the end when too long
+};
+
+// Write the sentence and return status, so that a caller can say `return error_set(...)`.
+// error may be NULL.
+enum status error_set(struct error *error, enum status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// Put words in front of the sentence, followed by ": ". Returns status unchanged.
+enum status error_prefix(struct error *error, enum status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/str.h"
+
+// The two kinds of JWT (RFC 7519) and nothing else: login tokens for people in a front end, SDK
+// tokens, with the API key sealed inside, for programs. HS256 under the secret, the algorithm
+// pinned; iss, aud, typ, exp and iat are checked, 5 s of leeway. Any thread.
+
+enum token_kind { TOKEN_LOGIN, TOKEN_SDK };
+
+enum plan { PLAN_UNSPECIFIED, PLAN_FREE, PLAN_PAID };
+
+// What a token says. The strings live in the arena that token_verify was given.
+struct token {
+    enum token_kind kind;
+    struct str user_id; // sub
+    enum plan plan;
+    struct str role;    // login: user, admin; sdk: reader, writer, owner
+    struct str key_id;  // sdk
+    struct str key_name;
+    struct str sealed_key; // sdk: claim api_key, base64url; opened with api_key_open
+    const struct str *collections; // sdk: what the key is bound to
+    uint32_t collection_count;     // 0: every collection of the user
+    struct str jti;
+    int64_t issued_at;  // Unix seconds
+    int64_t expires_at; // Unix seconds
+    uint64_t generation; // login: claim gen, the user's token generation
+};
+
+struct token_authority; // the secret and what is derived from it
+
+enum status token_authority_create(struct str secret, struct error *error,
+                                   struct token_authority **out_authority);
+void token_authority_destroy(struct token_authority *authority);
+
+// The compact JWT, in the arena. jti, issued_at are filled in when zero.
+enum status token_sign(const struct token_authority *authority, const struct token *token,
+                       struct arena *arena, struct str *out_jwt);
+// UNAUTHENTICATED, always with the sentence "invalid or expired token".
+enum status token_verify(const struct token_authority *authority, struct str jwt,
+                         struct arena *arena, struct error *error, struct token *out_token);
+
+// --- API keys: vtk_ + 8 characters (with these the key id) + _ + 43 characters. The raw key leaves
+// the server only sealed (XSalsa20-Poly1305, key derived from the secret, bound to key id and user).
+
+enum { API_KEY_SIZE = 56, API_KEY_ID_SIZE = 12, API_KEY_HASH_SIZE = 32 };
+
+void api_key_generate(char out_key[static API_KEY_SIZE + 1]);
+struct str api_key_id(struct str key); // its first 12 characters; empty: not a key
+void api_key_hash(struct str key, uint8_t out_hash[static API_KEY_HASH_SIZE]);
+enum status api_key_seal(const struct token_authority *authority, struct str key,
+                         struct str user_id, struct arena *arena, struct str *out_sealed);
+enum status api_key_open(const struct token_authority *authority, struct str sealed,
+                         struct str key_id, struct str user_id, struct arena *arena,
+                         struct str *out_key);

@@ -1,0 +1,5 @@
+#pragma once
+
+#include "server/process.h"
+
+extern const struct service_ops worker_service;
