@@ -13,4 +13,4 @@ struct clock_source {
     uint64_t (*monotonic_ns)(void);
     uint64_t (*unix_ms)(void);
 };
-void clock_set_source(const struct clock_source *source);
+void clock_set_source(const struct clock_source *clock_source);

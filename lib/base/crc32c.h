@@ -7,3 +7,5 @@
 // processor's instruction where there is one. Start with 0; pass the last result to go on.
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t size);
+// The same without the instruction, to hold the two against each other.
+uint32_t crc32c_portable(uint32_t crc, const void *data, size_t size);

@@ -17,8 +17,9 @@ void map_destroy(struct map *map); // map may be NULL; the values are the caller
 size_t map_count(const struct map *map);
 
 void *map_get(const struct map *map, struct str key); // NULL: not there
-void *map_put(struct map *map, struct str key, void *value); // the value that was there, or NULL
-void *map_remove(struct map *map, struct str key);            // the value that was there, or NULL
+// The value that was there, or NULL. A value is never NULL.
+void *map_put(struct map *map, struct str key, void *value);
+void *map_remove(struct map *map, struct str key); // the value that was there, or NULL
 
 // Walk in no particular order; the map must not change meanwhile. Start with *position = 0.
 bool map_next(const struct map *map, size_t *position, struct str *out_key, void **out_value);

@@ -20,7 +20,7 @@ struct span {
 
 #define STR(literal) ((struct str){"" literal, sizeof(literal) - 1})
 // printf("%.*s", STR_ARG(s))
-#define STR_ARG(s) (int)(s).len, (s).data
+#define STR_ARG(s)   (int)(s).len, (s).data
 
 struct str str_from_cstr(const char *cstr); // NULL becomes empty
 struct span str_span(struct str str);
@@ -46,3 +46,5 @@ bool str_to_double(struct str str, double *out_value);
 
 // Valid UTF-8 (RFC 3629: no surrogates, no overlong forms, at most U+10FFFF).
 bool str_is_utf8(struct str str);
+// Bytes of the first character; 0 when str is empty or does not start with valid UTF-8.
+size_t str_utf8_size(struct str str);
