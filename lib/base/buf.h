@@ -20,7 +20,7 @@ struct buf {
 
 void buf_init(struct buf *buf, size_t size_max);
 void buf_deinit(struct buf *buf);
-void buf_clear(struct buf *buf);          // keeps the memory
+void buf_clear(struct buf *buf);                // keeps the memory
 void buf_consume(struct buf *buf, size_t size); // drop size bytes from the front
 bool buf_has_overflowed(const struct buf *buf);
 

@@ -12,8 +12,8 @@
 // list. Read at start, by one thread; read-only afterwards.
 //
 // Flags are --name=value and --name value; --x and --x=true both set a bool. The names are the
-// flags' without dashes in front; a variable GRPC_ADDR has the flag --grpc-addr. --config FILE holds
-// `name = value` lines, # starts a comment.
+// flags' without dashes in front; a variable GRPC_ADDR has the flag --grpc-addr. --config FILE
+// holds `name = value` lines, # starts a comment.
 
 enum setting_kind { SETTING_STR, SETTING_U64, SETTING_I64, SETTING_DOUBLE, SETTING_BOOL };
 
@@ -45,6 +45,8 @@ bool config_bool(const struct config *config, const char *name);
 enum config_source config_source(const struct config *config, const char *name);
 bool config_is_set(const struct config *config, const char *name); // not by default
 
+bool config_has(const struct config *config, const char *name); // the list has such a setting
+
 // Set a value as a flag would; used by `vectron dev` to wire its services.
 enum status config_set(struct config *config, const char *name, struct str value,
                        struct error *error);
@@ -57,6 +59,11 @@ bool config_wants_version(const struct config *config);
 bool config_wants_print(const struct config *config);
 void config_print(const struct config *config, struct buf *out);
 void config_print_help(const struct config *config, const char *usage, struct buf *out);
+
+// What --config does with its file's text; path is for the errors. Flags and environment that were
+// read before win.
+enum status config_read_file(struct config *config, struct str text, const char *path,
+                             struct error *error);
 
 // The member of names that is nearest to word by edit distance, or NULL when none is near.
 const char *config_nearest(const char *const *names, uint32_t name_count, struct str word);

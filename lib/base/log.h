@@ -26,30 +26,31 @@ struct log_field {
     double real;
 };
 
-#define LOG_STR(name, value) ((struct log_field){name, LOG_KIND_STR, (value), 0, 0})
-#define LOG_CSTR(name, value) \
-    ((struct log_field){name, LOG_KIND_STR, str_from_cstr(value), 0, 0})
-#define LOG_U64(name, value) ((struct log_field){name, LOG_KIND_U64, {0}, (uint64_t)(value), 0})
-#define LOG_I64(name, value) ((struct log_field){name, LOG_KIND_I64, {0}, (uint64_t)(value), 0})
+#define LOG_STR(name, value)    ((struct log_field){name, LOG_KIND_STR, (value), 0, 0})
+#define LOG_CSTR(name, value)   ((struct log_field){name, LOG_KIND_STR, str_from_cstr(value), 0, 0})
+#define LOG_U64(name, value)    ((struct log_field){name, LOG_KIND_U64, {0}, (uint64_t)(value), 0})
+#define LOG_I64(name, value)    ((struct log_field){name, LOG_KIND_I64, {0}, (uint64_t)(value), 0})
 #define LOG_DOUBLE(name, value) ((struct log_field){name, LOG_KIND_DOUBLE, {0}, 0, (value)})
 
 void log_set_level(enum log_level level);
 void log_set_format(enum log_format format);
+// Whose lines these are; must outlive the process. Without it lines have no service.
+void log_set_service(const char *name);
 bool log_level_from_str(struct str text, enum log_level *out_level);
 bool log_is_on(enum log_level level);
 
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                uint32_t field_count);
 
-#define LOG_AT(level, event, ...)                                                        \
-    do {                                                                                 \
-        if (log_is_on(level)) {                                                          \
-            const struct log_field log_fields[] = {{0}, ##__VA_ARGS__};                  \
-            log_write(level, event, log_fields + 1,                                      \
-                      (uint32_t)(sizeof(log_fields) / sizeof(log_fields[0])) - 1);       \
-        }                                                                                \
+#define LOG_AT(level, event, ...)                                                  \
+    do {                                                                           \
+        if (log_is_on(level)) {                                                    \
+            const struct log_field log_fields[] = {{0}, ##__VA_ARGS__};            \
+            log_write(level, event, log_fields + 1,                                \
+                      (uint32_t)(sizeof(log_fields) / sizeof(log_fields[0])) - 1); \
+        }                                                                          \
     } while (0)
 #define log_debug(event, ...) LOG_AT(LOG_DEBUG, event, ##__VA_ARGS__)
-#define log_info(event, ...) LOG_AT(LOG_INFO, event, ##__VA_ARGS__)
-#define log_warn(event, ...) LOG_AT(LOG_WARN, event, ##__VA_ARGS__)
+#define log_info(event, ...)  LOG_AT(LOG_INFO, event, ##__VA_ARGS__)
+#define log_warn(event, ...)  LOG_AT(LOG_WARN, event, ##__VA_ARGS__)
 #define log_error(event, ...) LOG_AT(LOG_ERROR, event, ##__VA_ARGS__)

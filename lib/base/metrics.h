@@ -7,8 +7,8 @@
 
 // What the process counts, printed in Prometheus' text format. A metric is registered once, at
 // start, and lives as long as the process; changing it is one relaxed atomic operation: no lock, no
-// allocation, any thread. Labels are given at registration as `name="value",name="value"` (or NULL);
-// registering the same name and labels again returns the same metric.
+// allocation, any thread. Labels are given at registration as `name="value",name="value"` (or
+// NULL); registering the same name and labels again returns the same metric.
 //
 // Names: vectron_<what>_<unit>, counters end in _total.
 
@@ -19,12 +19,13 @@ struct metric *metric_gauge(const char *name, const char *labels, const char *he
 // Buckets double from 10 microseconds to 84 seconds; observe seconds.
 struct metric *metric_histogram(const char *name, const char *labels, const char *help);
 
-void metric_add(struct metric *metric, uint64_t delta);  // counter
-void metric_set(struct metric *metric, int64_t value);   // gauge
-void metric_move(struct metric *metric, int64_t delta);  // gauge
+void metric_add(struct metric *metric, uint64_t delta);     // counter
+void metric_set(struct metric *metric, int64_t value);      // gauge
+void metric_move(struct metric *metric, int64_t delta);     // gauge
 void metric_observe(struct metric *metric, double seconds); // histogram
 
 uint64_t metric_count(const struct metric *metric); // counter's value, histogram's observations
+int64_t metric_value(const struct metric *metric);  // gauge's value
 double metric_sum(const struct metric *metric);     // histogram's sum in seconds
 double metric_quantile(const struct metric *metric, double q); // histogram, 0 to 1; by bucket
 

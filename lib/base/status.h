@@ -8,24 +8,24 @@
 // file or which field, the function also takes a struct error (error.h). The table holds, for each
 // status, its gRPC code, its HTTP code and its sentence: services answer with them unchanged.
 
-#define STATUS_MAP(X)                                                        \
-    /* name            gRPC HTTP  text */                                    \
-    X(OK, 0, 200, "ok")                                                      \
-    X(CANCELLED, 1, 499, "the caller gave up")                               \
-    X(INVALID, 3, 400, "the request is malformed or out of range")           \
-    X(TIMEOUT, 4, 504, "the deadline passed")                                \
-    X(NOT_FOUND, 5, 404, "not found")                                        \
-    X(EXISTS, 6, 409, "it already exists")                                   \
-    X(FORBIDDEN, 7, 403, "this caller may not do this")                      \
-    X(EXHAUSTED, 8, 429, "a limit is reached")                               \
-    X(PRECONDITION, 9, 400, "the state does not allow this")                 \
-    X(ABORTED, 10, 409, "lost a race with another change")                   \
-    X(UNIMPLEMENTED, 12, 501, "no such method")                              \
-    X(BUG, 13, 500, "internal error")                                        \
-    X(UNAVAILABLE, 14, 503, "try again")                                     \
-    X(NOT_LEADER, 14, 503, "another node leads this shard")                  \
-    X(IO, 13, 500, "the operating system failed us")                         \
-    X(CORRUPT, 15, 500, "stored bytes are not what was written")             \
+#define STATUS_MAP(X)                                              \
+    /* name            gRPC HTTP  text */                          \
+    X(OK, 0, 200, "ok")                                            \
+    X(CANCELLED, 1, 499, "the caller gave up")                     \
+    X(INVALID, 3, 400, "the request is malformed or out of range") \
+    X(TIMEOUT, 4, 504, "the deadline passed")                      \
+    X(NOT_FOUND, 5, 404, "not found")                              \
+    X(EXISTS, 6, 409, "it already exists")                         \
+    X(FORBIDDEN, 7, 403, "this caller may not do this")            \
+    X(EXHAUSTED, 8, 429, "a limit is reached")                     \
+    X(PRECONDITION, 9, 400, "the state does not allow this")       \
+    X(ABORTED, 10, 409, "lost a race with another change")         \
+    X(UNIMPLEMENTED, 12, 501, "no such method")                    \
+    X(BUG, 13, 500, "internal error")                              \
+    X(UNAVAILABLE, 14, 503, "try again")                           \
+    X(NOT_LEADER, 14, 503, "another node leads this shard")        \
+    X(IO, 13, 500, "the operating system failed us")               \
+    X(CORRUPT, 15, 500, "stored bytes are not what was written")   \
     X(UNAUTHENTICATED, 16, 401, "no or unusable token")
 
 // clang-format 14 does not know an attribute on an enum.
