@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -289,12 +290,14 @@ static enum status load_file(struct config *config, struct error *error)
     char *text = NULL;
     FILE *file = fopen(config->file, "re");
     if (file == NULL)
-        return error_set(error, STATUS_IO, "--config %s: cannot open: %m", config->file);
+        return error_set(error, STATUS_IO, "--config %s: cannot open: %s", config->file,
+                         error_system_text(errno));
 
     text = mem_alloc(FILE_SIZE_MAX + 1);
     size_t size = fread(text, 1, FILE_SIZE_MAX + 1, file);
     if (ferror(file))
-        status = error_set(error, STATUS_IO, "--config %s: cannot read: %m", config->file);
+        status = error_set(error, STATUS_IO, "--config %s: cannot read: %s", config->file,
+                           error_system_text(errno));
     else if (size > FILE_SIZE_MAX)
         status = error_set(error, STATUS_INVALID, "--config %s: longer than %d bytes", config->file,
                            FILE_SIZE_MAX);

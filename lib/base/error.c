@@ -57,3 +57,9 @@ enum status error_prefix(struct error *error, enum status status, const char *fo
     memcpy(error->text, text, sizeof(text));
     return status;
 }
+
+const char *error_system_text(int number)
+{
+    const char *text = strerrordesc_np(number);
+    return text == NULL ? "unknown error" : text;
+}

@@ -20,3 +20,6 @@ enum status error_set(struct error *error, enum status status, const char *forma
 // Put words in front of the sentence, followed by ": ". Returns status unchanged.
 enum status error_prefix(struct error *error, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+// The words for an errno ("No such file or directory"). Unlike strerror from any thread.
+const char *error_system_text(int number);
