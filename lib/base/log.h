@@ -42,15 +42,19 @@ bool log_is_on(enum log_level level);
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                uint32_t field_count);
 
-#define LOG_AT(level, event, ...)                                                  \
-    do {                                                                           \
-        if (log_is_on(level)) {                                                    \
-            const struct log_field log_fields[] = {{0}, ##__VA_ARGS__};            \
-            log_write(level, event, log_fields + 1,                                \
-                      (uint32_t)(sizeof(log_fields) / sizeof(log_fields[0])) - 1); \
-        }                                                                          \
+// A closing empty field makes the macros work without any: ISO C wants something behind the comma.
+#define LOG_FIRST(first, ...) first
+#define LOG_REST(first, ...)  __VA_ARGS__
+#define LOG_END               ((struct log_field){0})
+#define LOG_AT(level, ...)                                                          \
+    do {                                                                            \
+        if (log_is_on(level)) {                                                     \
+            const struct log_field log_fields[] = {LOG_REST(__VA_ARGS__, LOG_END)}; \
+            log_write(level, LOG_FIRST(__VA_ARGS__, LOG_END), log_fields,           \
+                      (uint32_t)(sizeof(log_fields) / sizeof(log_fields[0])) - 1);  \
+        }                                                                           \
     } while (0)
-#define log_debug(event, ...) LOG_AT(LOG_DEBUG, event, ##__VA_ARGS__)
-#define log_info(event, ...)  LOG_AT(LOG_INFO, event, ##__VA_ARGS__)
-#define log_warn(event, ...)  LOG_AT(LOG_WARN, event, ##__VA_ARGS__)
-#define log_error(event, ...) LOG_AT(LOG_ERROR, event, ##__VA_ARGS__)
+#define log_debug(...) LOG_AT(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)  LOG_AT(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)  LOG_AT(LOG_WARN, __VA_ARGS__)
+#define log_error(...) LOG_AT(LOG_ERROR, __VA_ARGS__)
