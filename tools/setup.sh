@@ -45,7 +45,7 @@ build libsodium-dev passwords and sealed keys
 build libjwt-dev tokens
 build libsqlite3-dev accounts of one machine, feedback
 test git formatting looks at tracked files
-test curl client
+build curl make run looks whether the server is ready
 test openssl certificates
 test python3-numpy reference results
 test python3-grpcio client

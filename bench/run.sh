@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# All measurements, one after the other.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+full=build/words
+[ -e "$full/words.npy" ] || /usr/bin/python3 tools/words.py "$full"
+for program in build/release/*_bench; do
+    printf '\n== %s\n' "$(basename "$program")"
+    "$program"
+done
+printf '\n== server\n'
+/usr/bin/python3 bench/server.py --words data/words
+/usr/bin/python3 bench/server.py --words "$full" --only search
