@@ -42,11 +42,11 @@ struct metadata {
 };
 
 struct channel_request {
-    struct str path;        // "/vectron.v1.VectronService/Search"
-    struct span message;    // copied
-    uint64_t deadline_ns;   // monotonic; UINT64_MAX: none. Sent as grpc-timeout
-    bool waits_for_ready;   // while the peer is not reachable wait until the deadline, instead of
-                            // failing with UNAVAILABLE at once
+    struct str path;      // "/vectron.v1.VectronService/Search"
+    struct span message;  // copied
+    uint64_t deadline_ns; // monotonic; UINT64_MAX: none. Sent as grpc-timeout
+    bool waits_for_ready; // while the peer is not reachable wait until the deadline, instead of
+                          // failing with UNAVAILABLE at once
     const struct metadata *metadata; // copied
     uint32_t metadata_count;
     void *context;

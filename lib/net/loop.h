@@ -36,5 +36,5 @@ void timer_start_at(struct timer *timer, uint64_t at_ns); // monotonic
 void timer_stop(struct timer *timer);                     // fine when it is not running
 bool timer_is_running(const struct timer *timer);
 
-#define NS_PER_MS 1000000ULL
+#define NS_PER_MS     1000000ULL
 #define NS_PER_SECOND 1000000000ULL

@@ -48,14 +48,14 @@ struct call_handler {
 struct listener_options {
     struct str address;
     const struct call_handler *handler;
-    void *context;            // handed to the handler
-    struct tls *tls;          // NULL: plain; borrowed, must outlive the server
-    bool has_grpc;            // gRPC calls are accepted here (else UNIMPLEMENTED)
-    bool has_http;            // other HTTP requests are accepted here (else 404)
-    bool is_public;           // anybody may connect: strict reset limits, slow senders are cut
-    size_t message_size_max;  // one message or body, after decompression
-    uint32_t connection_max;  // 0: 10,000
-    uint32_t stream_max;      // concurrent calls per connection; 0: 1,000
+    void *context;           // handed to the handler
+    struct tls *tls;         // NULL: plain; borrowed, must outlive the server
+    bool has_grpc;           // gRPC calls are accepted here (else UNIMPLEMENTED)
+    bool has_http;           // other HTTP requests are accepted here (else 404)
+    bool is_public;          // anybody may connect: strict reset limits, slow senders are cut
+    size_t message_size_max; // one message or body, after decompression
+    uint32_t connection_max; // 0: 10,000
+    uint32_t stream_max;     // concurrent calls per connection; 0: 1,000
 };
 
 struct server *server_create(struct net *net);
@@ -81,7 +81,7 @@ struct str call_query(const struct call *call); // after the ?, HTTP only
 // The first value of a header or metadata entry, name in lower case; empty when absent. `-bin`
 // metadata is already decoded from base64.
 struct str call_metadata(const struct call *call, struct str name);
-struct str call_peer(const struct call *call); // address without port, "inproc" in process
+struct str call_peer(const struct call *call);      // address without port, "inproc" in process
 uint64_t call_deadline_ns(const struct call *call); // monotonic; UINT64_MAX: none
 bool call_is_done(const struct call *call);         // answered or cancelled
 struct arena *call_arena(struct call *call);        // lives as long as the call

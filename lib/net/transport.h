@@ -27,8 +27,7 @@ struct transport_handler {
     void (*fill)(struct transport *transport, struct buf *out, void *context);
     // The last callback, exactly once; the transport is gone afterwards. status OK: closed by us or
     // by the peer in order.
-    void (*closed)(struct transport *transport, enum status status, struct str text,
-                   void *context);
+    void (*closed)(struct transport *transport, enum status status, struct str text, void *context);
 };
 
 // Take over an accepted socket.
@@ -48,7 +47,7 @@ void transport_finish(struct transport *transport); // close once everything que
 void transport_close(struct transport *transport);  // close now; closed comes later in this turn
 
 struct loop *transport_loop(const struct transport *transport);
-struct str transport_peer(const struct transport *transport);          // IP address
-struct str transport_alpn(const struct transport *transport);          // "h2", "http/1.1", empty
+struct str transport_peer(const struct transport *transport); // IP address
+struct str transport_alpn(const struct transport *transport); // "h2", "http/1.1", empty
 uint64_t transport_last_received_ns(const struct transport *transport);
 bool transport_has_tls(const struct transport *transport);
