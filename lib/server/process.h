@@ -23,11 +23,15 @@ struct service_ops {
     void (*stop)(void *service);                     // close everything, free
 };
 
-// The addresses that the ready line shows: ready_add("grpc", "127.0.0.1:9090"). Main thread, during
-// start.
+// The addresses that the ready line shows: ready_add("grpc", "127.0.0.1:9090"). Both are copied;
+// inproc: addresses are not shown. Main thread, during start.
 void ready_add(const char *name, const char *address);
+// Put in front of the names that are added from now on ("auth-"); NULL: those are not shown. For a
+// process of several services.
+void ready_set_prefix(const char *prefix);
 
-// Settings that every program has: log-level (VECTRON_LOG_LEVEL), log-format, loops, …
+// Settings that every program has: log-level (VECTRON_LOG_LEVEL), log-format, loops, … A service's
+// own may not have the same names.
 extern const struct setting process_settings[];
 extern const uint32_t process_setting_count;
 
@@ -40,7 +44,16 @@ enum status process_create(const struct config *config, struct error *error,
                            struct process **out_process);
 struct net *process_net(struct process *process);
 void process_print_ready(struct process *process, const char *binary);
-// Blocks until a signal asks to end (returns 0) or something failed (returns 1).
+// Blocks until a signal asks to end (returns 0) or something failed (returns 1). From then on a
+// second signal ends the process at once, and so does the clock when draining and stopping take
+// longer than PROCESS_END_SECONDS.
 int process_wait(struct process *process);
-void process_destroy(struct process *process);
+void process_destroy(struct process *process); // process may be NULL; after its services
+
+enum { PROCESS_DRAIN_SECONDS = 30, PROCESS_END_SECONDS = 60 };
+
+// Something happened that a running process cannot go on with: it ends as by SIGTERM, with exit
+// code
+// 1. Any thread.
+void process_fail(void);
 const char *version_text(void); // "vectron 0.1.0 (…)"
