@@ -64,6 +64,8 @@ void rpc_router_add_routes(struct rpc_router *router);
 
 // What the gRPC health service and /readyz answer. "" is the process; names are full service names.
 void rpc_router_set_ready(struct rpc_router *router, bool is_ready, struct str reason);
+// Whether it was set so, and the reason why not, copied into arena. Any thread.
+bool rpc_router_is_ready(struct rpc_router *router, struct arena *arena, struct str *out_reason);
 
 // To be put into listener_options, with the router as its context.
 extern const struct call_handler rpc_call_handler;
