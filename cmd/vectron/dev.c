@@ -106,6 +106,10 @@ static enum status start_services(struct dev *dev, struct error *error)
         TRY(wire_service(dev, service, dev->service_configs[i], error));
         if (service == &authsvc_service)
             TRY(first_start_configure_auth(&dev->first_start, dev->service_configs[i], error));
+        // The ready line shows what clients connect to.
+        ready_set_prefix(service == &apigateway_service ? ""
+                         : service == &authsvc_service  ? "auth-"
+                                                        : NULL);
         enum status status = service->start(process_net(dev->process), dev->service_configs[i],
                                             error, &dev->services[i]);
         if (status != STATUS_OK)
