@@ -112,7 +112,7 @@ static bool copy_text(struct arena *arena, const char *text, struct str *out)
     char *copy = arena_try_alloc(arena, size + 1);
     if (copy == NULL)
         return false;
-    memcpy(copy, text, size);
+    memcpy(copy, text, size + 1);
     *out = (struct str){copy, size};
     return true;
 }
