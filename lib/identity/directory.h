@@ -8,9 +8,10 @@
 #include "base/str.h"
 #include "identity/token.h"
 
-// What a gateway knows of users and keys, kept current by the auth service's watch, and the check of
-// a token against it: signature, kind, sealed key against the key's hash, deletion, expiry. A token
-// that was checked is remembered, so that the next request with it costs a look-up. Many threads.
+// What a gateway knows of users and keys, kept current by the auth service's watch, and the check
+// of a token against it: signature, kind, sealed key against the key's hash, deletion, expiry. A
+// token that was checked is remembered, so that the next request with it costs a look-up. Many
+// threads.
 
 struct directory;
 
@@ -35,7 +36,7 @@ struct directory_user {
 };
 
 struct directory *directory_create(const struct token_authority *authority);
-void directory_destroy(struct directory *directory);
+void directory_destroy(struct directory *directory); // directory may be NULL
 
 // Copies. A new version of something known replaces it at once, remembered tokens included.
 void directory_put_key(struct directory *directory, const struct directory_key *key);
@@ -56,6 +57,7 @@ struct caller {
     int64_t expires_at;
 };
 
+// Hot path.
 // UNAUTHENTICATED "missing authorization" (empty), "invalid or expired token", "API key revoked".
 // UNAVAILABLE: the token is sound but its key or user is not known here yet; *out_caller holds
 // key_id and user_id, to be looked up (LookupIdentity), put, and tried again.
