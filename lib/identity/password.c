@@ -96,8 +96,8 @@ enum status password_verify(const char *hash, struct str password, struct error 
     if (!take_turn())
         return fail_busy(error);
     // Nobody's password is longer than the rules allow; what is longer costs no more time.
-    size_t size =
-        password.len < 4 * LIMIT_PASSWORD_SIZE_MAX ? password.len : 4 * LIMIT_PASSWORD_SIZE_MAX;
+    const size_t size_max = (size_t)4 * LIMIT_PASSWORD_SIZE_MAX;
+    size_t size = password.len < size_max ? password.len : size_max;
     int failed = crypto_pwhash_str_verify(hash != NULL ? hash : nobody, password.data, size);
     give_turn();
     *out_is_right = failed == 0 && hash != NULL && size == password.len;

@@ -125,9 +125,10 @@ static struct str new_jti(struct arena *arena)
 {
     uint8_t random[JTI_SIZE];
     rng_secure(random, sizeof(random));
-    char *hex = arena_alloc(arena, (size_t)2 * JTI_SIZE + 1);
-    sodium_bin2hex(hex, 2 * JTI_SIZE + 1, random, sizeof(random));
-    return (struct str){hex, 2 * JTI_SIZE};
+    const size_t size = 2 * sizeof(random);
+    char *hex = arena_alloc(arena, size + 1);
+    sodium_bin2hex(hex, size + 1, random, sizeof(random));
+    return (struct str){hex, size};
 }
 
 static bool add_claims(jwt_t *jwt, const struct token *token, struct arena *arena)
