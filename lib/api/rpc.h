@@ -31,6 +31,10 @@ struct rpc_method {
     bool is_http_only; // refused with UNAUTHENTICATED-style answers is the interceptor's business;
                        // this one only keeps the method off gRPC
     uint32_t tag;      // free for the service: e.g. the role that the interceptor demands
+    // Fields that a JSON body does not name and whose default differs there from the wire's: called
+    // on the message as its descriptor's init left it, before body, query and path are read into
+    // it. May be NULL.
+    void (*prepare_http)(ProtobufCMessage *message);
 };
 
 struct rpc_router_options {
