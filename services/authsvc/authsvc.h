@@ -2,4 +2,6 @@
 
 #include "server/process.h"
 
+// The auth service as a part of a process: its settings and how it starts, drains and stops.
+
 extern const struct service_ops authsvc_service;
