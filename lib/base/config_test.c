@@ -50,6 +50,13 @@ static void check_fails(const char *line, struct str words)
     CHECK_CONTAINS(str_from_cstr(error.text), words);
 }
 
+// NULL: not there.
+static void set_variable(const char *name, const char *value)
+{
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread
+    CHECK((value == NULL ? unsetenv(name) : setenv(name, value, 1)) == 0);
+}
+
 static const char *write_file(const char *text)
 {
     static char path[600];
@@ -132,10 +139,10 @@ TEST(mistakes_are_named)
 
 TEST(environment)
 {
-    setenv("TEST_GRPC_ADDR", "", 1); // counts as unset
-    setenv("TEST_NODE_ID", "5", 1);
-    setenv("TEST_BOOST", "2", 1);
-    setenv("TEST_UNKNOWN", "x", 1);
+    set_variable("TEST_GRPC_ADDR", ""); // counts as unset
+    set_variable("TEST_NODE_ID", "5");
+    set_variable("TEST_BOOST", "2");
+    set_variable("TEST_UNKNOWN", "x");
     struct config *config = read(STATUS_OK, "--boost=3");
     REQUIRE(config != NULL);
     CHECK_STR(config_str(config, "grpc-addr"), STR("localhost:9090"));
@@ -145,7 +152,7 @@ TEST(environment)
     CHECK(config_double(config, "boost") == 3);
     config_destroy(config);
 
-    setenv("TEST_NODE_ID", "five", 1);
+    set_variable("TEST_NODE_ID", "five");
     check_fails("", STR("--node-id (from TEST_NODE_ID): \"five\" is not a whole number"));
     config = read(STATUS_OK, "--node-id=6"); // the bad one is not looked at
     config_destroy(config);
@@ -153,10 +160,10 @@ TEST(environment)
     REQUIRE(config != NULL);
     CHECK(config_wants_help(config));
     config_destroy(config);
-    unsetenv("TEST_GRPC_ADDR");
-    unsetenv("TEST_NODE_ID");
-    unsetenv("TEST_BOOST");
-    unsetenv("TEST_UNKNOWN");
+    set_variable("TEST_GRPC_ADDR", NULL);
+    set_variable("TEST_NODE_ID", NULL);
+    set_variable("TEST_BOOST", NULL);
+    set_variable("TEST_UNKNOWN", NULL);
 }
 
 TEST(file)
@@ -170,9 +177,9 @@ TEST(file)
                         "rate-limit-rps=5\n"
                         "cache = yes\n"
                         "jwt-secret = a#b = c"));
-    setenv("TEST_RATE_LIMIT_RPS", "6", 1);
+    set_variable("TEST_RATE_LIMIT_RPS", "6");
     struct config *config = read(STATUS_OK, line);
-    unsetenv("TEST_RATE_LIMIT_RPS");
+    set_variable("TEST_RATE_LIMIT_RPS", NULL);
     REQUIRE(config != NULL);
     CHECK_STR(config_str(config, "grpc-addr"), STR(":7"));
     CHECK(config_source(config, "grpc-addr") == CONFIG_FILE);
@@ -210,9 +217,9 @@ TEST(mistakes_in_a_file)
 
 TEST(print)
 {
-    setenv("TEST_NODE_ID", "5", 1);
+    set_variable("TEST_NODE_ID", "5");
     struct config *config = read(STATUS_OK, "--print-config --cache --jwt-secret=hush");
-    unsetenv("TEST_NODE_ID");
+    set_variable("TEST_NODE_ID", NULL);
     REQUIRE(config != NULL);
     CHECK(config_wants_print(config));
     CHECK_OK(config_read_file(config, STR("boost = 2.50"), "x", &error));

@@ -118,8 +118,7 @@ TEST(utf8)
                                       "\xC0\x80",
                                       "\xC1\xBF",
                                       "\xC2",
-                                      "\xC2"
-                                      "A",
+                                      "\xC2Z",
                                       "\xE0\x9F\xBF",
                                       "\xE0\xA0",
                                       "\xED\xA0\x80",

@@ -148,10 +148,12 @@ static void set_limits(const struct config *config)
 static void tune_malloc(void)
 {
     static const int block_size_kept_max = 4 << 20;
+    // NOLINTBEGIN(concurrency-mt-unsafe): before the first thread
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     (void)mallopt(M_ARENA_MAX, processors > 2 ? (int)processors : 2);
     (void)mallopt(M_MMAP_THRESHOLD, block_size_kept_max);
     (void)mallopt(M_TRIM_THRESHOLD, 4 * block_size_kept_max);
+    // NOLINTEND(concurrency-mt-unsafe)
 }
 
 static enum status set_log(const struct config *config, struct error *error)
@@ -253,6 +255,14 @@ static int wait_signal(const sigset_t *signals, uint64_t end_ns)
     }
 }
 
+static void end_at_once(const char *reason, int code) __attribute__((noreturn));
+
+static void end_at_once(const char *reason, int code)
+{
+    log_error("ended at once", LOG_CSTR("reason", reason));
+    _exit(code);
+}
+
 // Sees to it that the process really ends.
 static void *watch_end(void *argument)
 {
@@ -263,14 +273,10 @@ static void *watch_end(void *argument)
                                  start_ns + (uint64_t)PROCESS_END_SECONDS * NS_PER_SECOND);
         if (atomic_load(&process->has_ended))
             return NULL;
-        if (number == 0) {
-            log_error("not ended in time", LOG_U64("seconds", PROCESS_END_SECONDS));
-            _exit(1);
-        }
-        if (clock_monotonic_ns() - start_ns < SIGNAL_PAIR_MS * NS_PER_MS)
-            continue;
-        log_warn("ended at once", LOG_CSTR("reason", "a second signal"));
-        _exit(128 + number);
+        if (number == 0)
+            end_at_once("draining and stopping took too long", 1);
+        if (clock_monotonic_ns() - start_ns >= SIGNAL_PAIR_MS * NS_PER_MS)
+            end_at_once("a second signal", 128 + number);
     }
 }
 
@@ -297,7 +303,7 @@ void process_destroy(struct process *process)
     net_destroy(process->net);
     if (process->has_watcher) {
         atomic_store(&process->has_ended, true);
-        ASSERT(pthread_kill(process->watcher, SIGTERM) == 0);
+        ASSERT(pthread_kill(process->watcher, SIGINT) == 0);
         ASSERT(pthread_join(process->watcher, NULL) == 0);
     }
     mem_free(process);
