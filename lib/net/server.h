@@ -81,6 +81,8 @@ struct str call_query(const struct call *call); // after the ?, HTTP only
 // The first value of a header or metadata entry, name in lower case; empty when absent. `-bin`
 // metadata is already decoded from base64.
 struct str call_metadata(const struct call *call, struct str name);
+// The index-th of several values, in the order in which they came; empty when there are not so many.
+struct str call_metadata_at(const struct call *call, struct str name, uint32_t index);
 struct str call_peer(const struct call *call);      // address without port, "inproc" in process
 uint64_t call_deadline_ns(const struct call *call); // monotonic; UINT64_MAX: none
 bool call_is_done(const struct call *call);         // answered or cancelled
