@@ -6,7 +6,7 @@
 #include "base/arena.h"
 #include "base/mem.h"
 
-enum { RANGES_MAX = 256, ADDRESS_BITS = 128, IPV4_OFFSET_BITS = 96 };
+enum { RANGES_MAX = 256, ADDRESS_BITS = 128, IPV4_OFFSET_BITS = 96, HEADERS_MAX = 128 };
 
 // Every address is one of IPv6; IPv4 in its mapped form (::ffff:a.b.c.d).
 struct range {
@@ -137,19 +137,34 @@ struct str client_address(const struct proxy_list *list, struct str peer, struct
     return address;
 }
 
+// One spelling of an address, without a port, so that nobody counts as many.
+static struct str normalise(struct str address, struct arena *arena)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    uint8_t bytes[16];
+    bool is_v4 = false;
+    if (!parse_address(address, bytes, &is_v4))
+        return address;
+    is_v4 = memcmp(bytes, mapped, sizeof(mapped)) == 0;
+    char *text = arena_alloc(arena, INET6_ADDRSTRLEN);
+    const char *printed = is_v4 ? inet_ntop(AF_INET, bytes + 12, text, INET6_ADDRSTRLEN)
+                                : inet_ntop(AF_INET6, bytes, text, INET6_ADDRSTRLEN);
+    return str_from_cstr(printed);
+}
+
 struct str client_address_of(const struct proxy_list *list, struct call *call)
 {
     const struct str name = STR("x-forwarded-for");
     struct str peer = call_peer(call);
     if (!proxy_list_has(list, peer))
-        return peer;
-    // Some proxies add a header of their own instead of appending to the one that is there.
+        return normalise(peer, call_arena(call));
+    // Some proxies add a header of their own instead of appending to the one that is there. An empty
+    // one does not end the list: it may be the client's, with the proxy's behind it.
     struct str all = call_metadata_at(call, name, 0);
-    for (uint32_t i = 1;; i++) {
+    for (uint32_t i = 1; i < HEADERS_MAX; i++) {
         struct str next = call_metadata_at(call, name, i);
-        if (next.len == 0)
-            break;
-        all = arena_format(call_arena(call), "%.*s,%.*s", STR_ARG(all), STR_ARG(next));
+        if (next.len > 0)
+            all = arena_format(call_arena(call), "%.*s,%.*s", STR_ARG(all), STR_ARG(next));
     }
-    return client_address(list, peer, all);
+    return normalise(client_address(list, peer, all), call_arena(call));
 }

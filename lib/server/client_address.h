@@ -24,6 +24,6 @@ bool proxy_list_has(const struct proxy_list *list, struct str address);
 // ours. Borrowed from the arguments.
 struct str client_address(const struct proxy_list *list, struct str peer, struct str forwarded_for);
 
-// The same for a call on its loop, all its x-forwarded-for headers read as one list. Lives as long
-// as the call.
+// The same for a call on its loop, all its x-forwarded-for headers read as one list, and in the one
+// spelling of that address, without a port. Lives as long as the call.
 struct str client_address_of(const struct proxy_list *list, struct call *call);
