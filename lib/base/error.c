@@ -1,22 +1,30 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-// A sentence that was cut must still be UTF-8: step back over a character that lost its end.
-static void cut_at_character(char *text, size_t len)
+#include "base/str.h"
+
+// A value from outside may hold any bytes, and a cut may fall into a character. The sentence goes
+// into JSON and logs, so it is UTF-8 whatever happens.
+static void make_utf8(char *text, bool was_cut)
 {
-    size_t start = len;
-    while (start > 0 && len - start < 4) {
-        start--;
-        unsigned char byte = (unsigned char)text[start];
-        if ((byte & 0xC0) == 0x80)
-            continue;
-        size_t size = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
-        if (start + size > len)
-            text[start] = '\0';
-        return;
+    struct str rest = str_from_cstr(text);
+    while (rest.len > 0) {
+        size_t size = str_utf8_size(rest);
+        char *at = text + (rest.data - text);
+        if (size == 0 && was_cut && rest.len < 4) {
+            *at = '\0';
+            return;
+        }
+        if (size == 0) {
+            *at = '?';
+            size = 1;
+        }
+        rest.data += size;
+        rest.len -= size;
     }
 }
 
@@ -32,8 +40,7 @@ enum status error_set(struct error *error, enum status status, const char *forma
     va_end(arguments);
     if (len < 0)
         text[0] = '\0';
-    else if ((size_t)len >= sizeof(text))
-        cut_at_character(text, sizeof(text) - 1);
+    make_utf8(text, len >= (int)sizeof(text));
     memcpy(error->text, text, sizeof(text));
     return status;
 }
@@ -52,8 +59,7 @@ enum status error_prefix(struct error *error, enum status status, const char *fo
 
     size_t used = strnlen(text, sizeof(text) - 1);
     int rest = snprintf(text + used, sizeof(text) - used, ": %s", error->text);
-    if ((size_t)len >= sizeof(text) || (rest > 0 && used + (size_t)rest >= sizeof(text)))
-        cut_at_character(text, sizeof(text) - 1);
+    make_utf8(text, rest < 0 || used + (size_t)rest >= sizeof(text));
     memcpy(error->text, text, sizeof(text));
     return status;
 }

@@ -9,7 +9,7 @@
 enum { ERROR_TEXT_SIZE = 512 };
 
 struct error {
-    char text[ERROR_TEXT_SIZE]; // NUL-terminated, cut at the end when too long
+    char text[ERROR_TEXT_SIZE]; // NUL-terminated UTF-8, cut at the end when too long
 };
 
 // Write the sentence and return status, so that a caller can say `return error_set(...)`.

@@ -54,6 +54,16 @@ TEST(long_sentences_are_cut_between_characters)
     }
 }
 
+TEST(bytes_from_outside_do_no_harm)
+{
+    struct error error;
+    CHECK_STATUS(error_set(&error, STATUS_INVALID, "id \"%s\"", "a\xFF\xC3\xA4\xE2\x82z\xC0"),
+                 STATUS_INVALID);
+    CHECK_CSTR(error.text, "id \"a?\xC3\xA4??z?\"");
+    CHECK_STATUS(error_prefix(&error, STATUS_INVALID, "\xFF"), STATUS_INVALID);
+    CHECK_CSTR(error.text, "?: id \"a?\xC3\xA4??z?\"");
+}
+
 TEST(errno_has_words)
 {
     CHECK_CSTR(error_system_text(2), "No such file or directory");
