@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/log.h"
 #include "placementdriver/placementdriver.h"
 #include "reranker/reranker.h"
 #include "server/process.h"
@@ -136,6 +137,7 @@ static void stop_services(struct dev *dev, bool drains)
 static int run(struct dev *dev, struct error *error)
 {
     int code = 1;
+    log_set_service("vectron");
     enum status status = process_create(dev->config, error, &dev->process);
     if (status == STATUS_OK)
         status = first_start_open(config_str(dev->config, "data-dir"), error, &dev->first_start);
