@@ -81,7 +81,8 @@ struct str call_query(const struct call *call); // after the ?, HTTP only
 // The first value of a header or metadata entry, name in lower case; empty when absent. `-bin`
 // metadata is already decoded from base64.
 struct str call_metadata(const struct call *call, struct str name);
-// The index-th of several values, in the order in which they came; empty when there are not so many.
+// The index-th of several values, in the order in which they came; empty when there are not so
+// many.
 struct str call_metadata_at(const struct call *call, struct str name, uint32_t index);
 struct str call_peer(const struct call *call);      // address without port, "inproc" in process
 uint64_t call_deadline_ns(const struct call *call); // monotonic; UINT64_MAX: none
@@ -104,7 +105,7 @@ void call_unref(struct call *call);
 // Add a header to the answer (gRPC: initial metadata). Before the first send or reply. Copied.
 void call_add_header(struct call *call, struct str name, struct str value);
 
-// gRPC: queue one message (copied; compressed when the client accepts gzip and it is large).
+// gRPC: queue one message (copied; compressed when it is large and the client compresses its own).
 void call_send(struct call *call, struct span message);
 size_t call_queued_size(const struct call *call); // bytes that the client has not taken yet
 // gRPC: end the call. The text is percent-encoded on the wire; empty when status is OK.
