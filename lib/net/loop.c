@@ -96,7 +96,9 @@ static void fire_timers(uv_timer_t *uv_timer)
 static void arm_timer(struct loop *loop)
 {
     const struct heap_node *node = heap_first(&loop->timers);
-    if (node == NULL || node->key >= loop->armed_ns)
+    // One that is due fires in the next turn even when the clock has jumped since it was armed.
+    bool is_due = node != NULL && node->key <= loop->now_ns;
+    if (node == NULL || (node->key >= loop->armed_ns && !is_due))
         return;
     uint64_t delay_ns = node->key > loop->now_ns ? node->key - loop->now_ns : 0;
     loop->armed_ns = node->key;

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "net/address.h"
@@ -309,11 +310,10 @@ static bool is_over(const struct server *server)
 // False: the time is over.
 static bool wait_until_over(struct server *server, uint64_t time_ns)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t ns = (uint64_t)until.tv_nsec + time_ns % NS_PER_SECOND;
-    until.tv_sec += (time_t)(time_ns / NS_PER_SECOND + ns / NS_PER_SECOND);
-    until.tv_nsec = (long)(ns % NS_PER_SECOND);
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t until_ns = time_ns < UINT64_MAX - now_ns ? now_ns + time_ns : UINT64_MAX;
+    const struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_SECOND),
+                                   .tv_nsec = (long)(until_ns % NS_PER_SECOND)};
     int result = 0;
     pthread_mutex_lock(&server->mutex);
     while (!is_over(server) && result == 0) {

@@ -174,6 +174,8 @@ static void watch(struct transport *transport)
     bool is_open = transport->state == STATE_OPEN || transport->state == STATE_LINGERING;
     if (!is_open || (!transport->is_paused && !transport->has_peer_finished))
         events |= UV_READABLE;
+    else if (!transport->has_peer_finished)
+        events |= UV_DISCONNECT; // so that a pause does not hide that the peer has gone
     if (transport->is_blocked)
         events |= UV_WRITABLE;
     if (!transport->has_poll || events == transport->poll_events)
@@ -623,6 +625,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
     if ((events & UV_WRITABLE) != 0)
         loop_flush_later(transport->loop, &transport->flushable);
+    if ((events & UV_DISCONNECT) != 0 && transport->is_paused)
+        on_peer_finished(transport);
     if ((events & UV_READABLE) == 0)
         return;
     if (transport->state == STATE_LINGERING)
