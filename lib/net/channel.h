@@ -51,7 +51,7 @@ struct channel_request {
     uint32_t metadata_count;
     void *context;
     // One message of the answer, borrowed until it returns.
-    void (*message)(struct span message, void *context);
+    void (*received)(struct span message, void *context);
     // The end: exactly once, not after channel_call_cancel. text is borrowed.
     void (*done)(enum status status, struct str text, void *context);
 };
