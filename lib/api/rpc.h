@@ -42,6 +42,10 @@ struct rpc_router_options {
     // rpc_fail, at once or later. NULL: everybody may call everything.
     void (*intercept)(struct rpc *rpc, void *context);
     void *context;
+    // Called when a request has ended, with its final status (CANCELLED: the caller went first) and
+    // the time since its headers came; for counting, it must not answer. Pages too. May be NULL.
+    void (*finished)(const struct rpc *rpc, enum status status, uint64_t elapsed_ns,
+                     void *context);
     // Proof that internal callers show in metadata `vectron-internal`; empty: internal methods are
     // open to every local process.
     struct str internal_token;
