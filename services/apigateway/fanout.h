@@ -1,6 +1,5 @@
 #pragma once
 
-#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stdint.h>
 

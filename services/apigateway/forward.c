@@ -68,9 +68,9 @@ static void forward(struct rpc *rpc, void *context)
     });
 }
 
-#define FORWARD(method)                                                                   \
-    {                                                                                     \
-        .name = method, .handler = forward, .is_http_only = true, .tag = ACCESS_FORWARDED \
+#define FORWARD(method)                                                                     \
+    {                                                                                       \
+        .name = (method), .handler = forward, .is_http_only = true, .tag = ACCESS_FORWARDED \
     }
 
 // What has an HTTP binding; the calls between services are not for this port.

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <protobuf-c/protobuf-c.h>
-
 #include "api/rpc.h"
 #include "apigateway/gateway.h"
 

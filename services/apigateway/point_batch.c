@@ -106,8 +106,10 @@ enum status point_batch_create(const Vectron__V1__UpsertRequest *request,
     Vectron__Worker__V1__ShardPoint *points = arena_try_alloc(arena, count * sizeof(*points));
     if (points == NULL && count > 0)
         return fail_memory(error);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        vectron__worker__v1__shard_point__init(&points[i]);
         TRY(point_convert(request->points[i], i, &rules, arena, error, &points[i]));
+    }
     enum status status = group(points, count, collection, arena, out_batch);
     return status == STATUS_OK ? status : fail_memory(error);
 }
