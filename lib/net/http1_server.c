@@ -662,6 +662,8 @@ static void fill(void *self, struct buf *out)
     struct http1_session *session = self;
     parse_input(session);
     size_t size = session->out.len - session->out_offset;
+    if (size == 0)
+        return;
     if (size > LOOP_FILL_SIZE)
         size = LOOP_FILL_SIZE;
     buf_append(out, session->out.data + session->out_offset, size);

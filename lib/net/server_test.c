@@ -353,6 +353,7 @@ TEST(drain_lets_calls_finish)
     CHECK(!bidi->is_closed && !atomic_load(&drain.is_done));
 
     struct test_stream *open = test_find_stream(&client, bidi->id);
+    REQUIRE(open != NULL);
     open->stays_open = false;
     nghttp2_session_resume_data(client.session, open->id);
     CHECK(test_client_wait(&client, &open->is_closed) && open->grpc_status == 0);
