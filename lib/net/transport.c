@@ -723,14 +723,14 @@ struct transport *transport_accept(struct net *net, struct loop *loop, int fd, s
     return transport;
 }
 
-struct transport *transport_connect(struct net *net, struct loop *loop, struct str host,
-                                    struct str port, struct tls *tls, struct str authority,
+struct transport *transport_connect(struct net *net, struct loop *loop,
+                                    const struct transport_target *target,
                                     const struct transport_handler *handler, void *context)
 {
     struct transport *transport = transport_create(net, loop, handler, context);
-    start_session(transport, tls, authority);
+    start_session(transport, target->tls, target->authority);
     if (transport->state != STATE_CLOSING)
-        start_lookup(transport, host, port);
+        start_lookup(transport, target->host, target->port);
     return transport;
 }
 

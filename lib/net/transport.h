@@ -33,10 +33,17 @@ struct transport_handler {
 // Take over an accepted socket.
 struct transport *transport_accept(struct net *net, struct loop *loop, int fd, struct tls *tls,
                                    const struct transport_handler *handler, void *context);
-// Connect to host and port (names are looked up off the loop). authority is checked in the
-// certificate. Failure arrives through closed.
-struct transport *transport_connect(struct net *net, struct loop *loop, struct str host,
-                                    struct str port, struct tls *tls, struct str authority,
+// Where to connect to. Borrowed for the call only, but for tls.
+struct transport_target {
+    struct str host; // names are looked up off the loop
+    struct str port;
+    struct tls *tls;      // NULL: plain
+    struct str authority; // checked in the certificate
+};
+
+// Failure arrives through closed.
+struct transport *transport_connect(struct net *net, struct loop *loop,
+                                    const struct transport_target *target,
                                     const struct transport_handler *handler, void *context);
 
 void transport_wants_flush(struct transport *transport);
