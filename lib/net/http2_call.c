@@ -502,6 +502,7 @@ static void note_taken(struct http2_call *call, size_t size)
     call->session->unblocked = call;
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2 decides on the parameters.
 static ssize_t read_answer(nghttp2_session *nghttp2, int32_t stream_id, uint8_t *bytes,
                            size_t size_max, uint32_t *flags, nghttp2_data_source *source,
                            void *user)

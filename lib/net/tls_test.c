@@ -402,8 +402,11 @@ static void run_probe(struct task *task)
     struct probe *probe = (struct probe *)task;
     char port[16];
     snprintf(port, sizeof(port), "%d", probe->port);
-    transport_connect(probe->net, loop_current(), STR("127.0.0.1"), str_from_cstr(port), probe->tls,
-                      probe->authority, &probe_handler, probe);
+    const struct transport_target target = {.host = STR("127.0.0.1"),
+                                            .port = str_from_cstr(port),
+                                            .tls = probe->tls,
+                                            .authority = probe->authority};
+    transport_connect(probe->net, loop_current(), &target, &probe_handler, probe);
 }
 
 static bool can_connect(struct probe *probe, struct str name)

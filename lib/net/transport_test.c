@@ -252,9 +252,8 @@ struct connect_case {
 static void run_connect(struct task *task)
 {
     struct connect_case *it = (struct connect_case *)task;
-    it->end.transport =
-        transport_connect(it->end.net, loop_current(), it->host, str_from_cstr(it->port), NULL,
-                          (struct str){0}, &handler, &it->end);
+    const struct transport_target target = {.host = it->host, .port = str_from_cstr(it->port)};
+    it->end.transport = transport_connect(it->end.net, loop_current(), &target, &handler, &it->end);
 }
 
 static void run_connect_and_close(struct task *task)
