@@ -192,8 +192,8 @@ TEST(a_large_chunked_body_is_refused_when_it_passes_the_limit)
     CHECK(test_write(fd, head, strlen(head)));
     static char chunk[1008];
     memset(chunk, 'a', sizeof(chunk));
-    memcpy(chunk, "3e8\r\n", 5);
-    memcpy(chunk + 1005, "\r\n", 2);
+    memcpy(chunk, (const char[]){'3', 'e', '8', '\r', '\n'}, 5);
+    memcpy(chunk + 1005, (const char[]){'\r', '\n'}, 2);
     for (int i = 0; i < 2000; i++) {
         if (!test_write(fd, chunk, 1007))
             break;
@@ -279,20 +279,20 @@ TEST(malformed_requests)
     start(&server);
     const char *const bad[] = {
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 tls on a plain port\r\n\r\n",
-        "GET /Echo HTTP/1.1\r\n\r\n", // no host
-        "GET /Echo HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n", // no host
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET Echo HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /Echo HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
-        "GET /Echo HTTP/1.1\r\nHost : x\r\n\r\n",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
-        "0\r\n\r\n",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nContent-Length: -3\r\n\r\nabc",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nabc",
-        "POST /Echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-        "POST /Echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: "
+        "3\r\nTransfer-Encoding:chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -3\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         bool is_refused = test_exchange(server.port, bad[i], answer, sizeof(answer)) &&

@@ -165,10 +165,10 @@ TEST(http_over_http2)
     test_server_stop(&server);
 }
 
-static size_t compress_frame(const uint8_t *bytes, size_t size, uint8_t *out, size_t room)
+static size_t compress_frame(uint8_t *bytes, size_t size, uint8_t *out, size_t room)
 {
     z_stream stream = {.avail_in = (uInt)size, .avail_out = (uInt)(room - 5)};
-    stream.next_in = (Bytef *)(uintptr_t)bytes;
+    stream.next_in = bytes;
     stream.next_out = out + 5;
     deflateInit2(&stream, 9, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY);
     deflate(&stream, Z_FINISH);
@@ -426,12 +426,12 @@ TEST(header_flood)
     static nghttp2_nv pairs[1000];
     static char large[3000];
     memset(large, 'v', sizeof(large) - 1);
-    pairs[0] = TEST_NV(":method", "POST");
-    pairs[1] = TEST_NV(":scheme", "http");
-    pairs[2] = TEST_NV(":path", "/Echo");
-    pairs[3] = TEST_NV(":authority", "test");
+    pairs[0] = test_pair(":method", "POST");
+    pairs[1] = test_pair(":scheme", "http");
+    pairs[2] = test_pair(":path", "/Echo");
+    pairs[3] = test_pair(":authority", "test");
     for (int i = 4; i < 1000; i++)
-        pairs[i] = TEST_NV("bomb", large);
+        pairs[i] = test_pair("bomb", large);
     nghttp2_submit_request(client.session, NULL, pairs, 1000, NULL, NULL);
     uint64_t end = test_now_ms() + TEST_TIME_MAX_MS;
     while (!client.is_closed && test_now_ms() < end)

@@ -50,14 +50,17 @@ struct test_server {
 static inline void test_send_stream(struct call *call, struct test_server *it)
 {
     static const uint8_t bytes[10000];
-    size_t sent = (size_t)(uintptr_t)call_user(call);
+    if (call_user(call) == NULL)
+        call_set_user(call, arena_alloc(call_arena(call), sizeof(size_t)));
+    size_t *sent_size = call_user(call);
+    size_t sent = *sent_size;
     while (sent < it->stream_size && call_queued_size(call) < 262144 && !call_is_done(call)) {
         size_t left = it->stream_size - sent;
         size_t size = left < sizeof(bytes) ? left : sizeof(bytes);
         call_send(call, (struct span){bytes, size});
         sent += size;
     }
-    call_set_user(call, (void *)(uintptr_t)sent);
+    *sent_size = sent;
     size_t queued = call_queued_size(call);
     if (queued > atomic_load(&it->queued_max))
         atomic_store(&it->queued_max, queued);
@@ -303,6 +306,7 @@ static inline struct test_stream *test_find_stream(struct test_client *client, i
     return NULL;
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2 decides on the parameters.
 static inline int test_on_header(nghttp2_session *session, const nghttp2_frame *frame,
                                  const uint8_t *name, size_t name_size, const uint8_t *value,
                                  size_t value_size, uint8_t flags, void *user)
@@ -437,6 +441,7 @@ static inline bool test_client_wait(struct test_client *client, const bool *flag
     return *flag;
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2 decides on the parameters.
 static inline ssize_t test_read_body(nghttp2_session *session, int32_t id, uint8_t *bytes,
                                      size_t size_max, uint32_t *flags, nghttp2_data_source *source,
                                      void *user)
@@ -458,9 +463,15 @@ static inline ssize_t test_read_body(nghttp2_session *session, int32_t id, uint8
     return (ssize_t)size;
 }
 
-#define TEST_NV(name, value)                                                                 \
-    ((nghttp2_nv){(uint8_t *)(uintptr_t)(name), (uint8_t *)(uintptr_t)(value), strlen(name), \
-                  strlen(value), NGHTTP2_NV_FLAG_NONE})
+static inline nghttp2_nv test_pair(const char *name, const char *value)
+{
+    union {
+        const char *constant;
+        uint8_t *bytes; // nghttp2 copies them
+    } names = {.constant = name}, values = {.constant = value};
+    return (nghttp2_nv){names.bytes, values.bytes, strlen(name), strlen(value),
+                        NGHTTP2_NV_FLAG_NONE};
+}
 
 struct test_request {
     const char *verb; // NULL: POST
@@ -485,15 +496,15 @@ static inline struct test_stream *test_client_call(struct test_client *client,
                                    .stays_open = request->stays_open};
     nghttp2_nv pairs[16];
     size_t count = 0;
-    pairs[count++] = TEST_NV(":method", request->verb != NULL ? request->verb : "POST");
-    pairs[count++] = TEST_NV(":scheme", "http");
-    pairs[count++] = TEST_NV(":path", request->path);
-    pairs[count++] = TEST_NV(":authority", "test");
-    pairs[count++] = TEST_NV("content-type", request->content_type != NULL ? request->content_type
-                                                                           : "application/grpc");
-    pairs[count++] = TEST_NV("te", "trailers");
+    pairs[count++] = test_pair(":method", request->verb != NULL ? request->verb : "POST");
+    pairs[count++] = test_pair(":scheme", "http");
+    pairs[count++] = test_pair(":path", request->path);
+    pairs[count++] = test_pair(":authority", "test");
+    pairs[count++] = test_pair("content-type", request->content_type != NULL ? request->content_type
+                                                                             : "application/grpc");
+    pairs[count++] = test_pair("te", "trailers");
     for (int i = 0; i < 8 && request->names[i] != NULL; i++)
-        pairs[count++] = TEST_NV(request->names[i], request->values[i]);
+        pairs[count++] = test_pair(request->names[i], request->values[i]);
     nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = test_read_body};
     bool has_body = request->body_size > 0 || request->stays_open;
     stream->id = nghttp2_submit_request(client->session, NULL, pairs, count,
