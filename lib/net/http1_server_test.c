@@ -284,8 +284,7 @@ TEST(malformed_requests)
         "GET Echo HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : x\r\n\r\n",
-        "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: "
-        "3\r\nTransfer-Encoding:chunked\r\n\r\n0\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost:x\r\nContent-Length:3\r\nTransfer-Encoding:chunked\r\n\r\n0\r\n",
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -3\r\n\r\nabc",
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
