@@ -148,22 +148,30 @@ static void note_known(struct call *call, struct str name, struct str value)
         call->request_id = value;
 }
 
+// The entry and its texts in one piece of memory.
+static struct call_header *make_header(struct arena *arena, struct str name, struct str value)
+{
+    struct call_header *header = arena_alloc(arena, sizeof(*header) + name.len + value.len);
+    char *text = (char *)(header + 1);
+    if (name.len > 0)
+        memcpy(text, name.data, name.len);
+    if (value.len > 0)
+        memcpy(text + name.len, value.data, value.len);
+    header->name = (struct str){text, name.len};
+    header->value = (struct str){text + name.len, value.len};
+    return header;
+}
+
 bool call_put_header(struct call *call, struct str name, struct str value)
 {
     call->header_size += name.len + value.len + CALL_HEADER_COST;
     if (call->header_size > CALL_HEADER_SIZE_MAX)
         return false;
-    struct call_header *header = arena_alloc(call->arena, sizeof(*header));
-    header->name = arena_str(call->arena, name);
-    header->value = value;
-    if (str_ends_with(name, STR("-bin"))) {
-        if (!decode_binary(call->arena, &header->value)) {
-            call->has_bad_header = true;
-            return true;
-        }
-    } else {
-        header->value = arena_str(call->arena, value);
+    if (str_ends_with(name, STR("-bin")) && !decode_binary(call->arena, &value)) {
+        call->has_bad_header = true;
+        return true;
     }
+    struct call_header *header = make_header(call->arena, name, value);
     put_header(&call->headers, header);
     note_known(call, header->name, header->value);
     return true;
@@ -420,10 +428,7 @@ void call_add_header(struct call *call, struct str name, struct str value)
 {
     if (call_is_done(call) || is_ours(name) || !is_clean_header(name, value))
         return;
-    struct call_header *header = arena_alloc(call->arena, sizeof(*header));
-    header->name = arena_str(call->arena, name);
-    header->value = arena_str(call->arena, value);
-    put_header(&call->answer_headers, header);
+    put_header(&call->answer_headers, make_header(call->arena, name, value));
 }
 
 void call_send(struct call *call, struct span message)

@@ -50,7 +50,7 @@ void connection_destroy(struct connection *connection)
     connection->was_closed = true;
     if (connection->session != NULL)
         connection->protocol->destroy(connection->session);
-    net_memory_give(server_net(server_loop->server), connection->memory_used);
+    connection_memory_give(connection, connection->memory_used);
     if (connection->previous != NULL)
         connection->previous->next = connection->next;
     else
@@ -194,12 +194,22 @@ struct str connection_peer(const struct connection *connection)
     return connection->transport != NULL ? transport_peer(connection->transport) : STR("test");
 }
 
+// The first bytes of each connection are not counted for the process: small calls come and go
+// without touching a counter that all loops share.
+static size_t over_allowance(size_t used)
+{
+    enum { ALLOWANCE = 16384 };
+    return used > ALLOWANCE ? used - ALLOWANCE : 0;
+}
+
 bool connection_memory_take(struct connection *connection, size_t size)
 {
     size_t max = connection->listener->memory_max;
-    if (connection->memory_used > max || size > max - connection->memory_used)
+    size_t used = connection->memory_used;
+    if (used > max || size > max - used)
         return false;
-    if (!net_memory_take(server_net(connection->server_loop->server), size))
+    size_t more = over_allowance(used + size) - over_allowance(used);
+    if (more > 0 && !net_memory_take(server_net(connection->server_loop->server), more))
         return false;
     connection->memory_used += size;
     return true;
@@ -207,14 +217,20 @@ bool connection_memory_take(struct connection *connection, size_t size)
 
 void connection_memory_charge(struct connection *connection, size_t size)
 {
-    net_memory_charge(server_net(connection->server_loop->server), size);
+    size_t used = connection->memory_used;
+    size_t more = over_allowance(used + size) - over_allowance(used);
+    if (more > 0)
+        net_memory_charge(server_net(connection->server_loop->server), more);
     connection->memory_used += size;
 }
 
 void connection_memory_give(struct connection *connection, size_t size)
 {
-    ASSERT(connection->memory_used >= size);
-    net_memory_give(server_net(connection->server_loop->server), size);
+    size_t used = connection->memory_used;
+    ASSERT(used >= size);
+    size_t less = over_allowance(used) - over_allowance(used - size);
+    if (less > 0)
+        net_memory_give(server_net(connection->server_loop->server), less);
     connection->memory_used -= size;
 }
 

@@ -105,6 +105,7 @@ static void unlink_call(struct http2_call *call)
 {
     struct http2_session *session = call->session;
     struct call *base = &call->call;
+    session->recent = NULL;
     if (base->previous != NULL)
         base->previous->next = base->next;
     else

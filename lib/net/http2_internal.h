@@ -31,6 +31,7 @@ struct http2_session {
     struct connection *connection; // NULL: lost; calls that a handler holds keep the session
     nghttp2_session *nghttp2;
     struct call *calls;           // with a stream
+    struct http2_call *recent;    // the one that was looked for last, or NULL
     uint32_t stream_count;        // of them
     uint32_t held_count;          // calls that are not released, with or without a stream
     uint32_t unended_count;       // streams whose request is not complete

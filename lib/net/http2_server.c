@@ -70,9 +70,12 @@ static void calm_down(struct http2_session *session)
 
 // --- What nghttp2 calls
 
-static struct http2_call *find_call(nghttp2_session *nghttp2, int32_t stream_id)
+// Mostly asked again and again for the same one.
+static struct http2_call *find_call(struct http2_session *session, int32_t stream_id)
 {
-    return nghttp2_session_get_stream_user_data(nghttp2, stream_id);
+    if (session->recent == NULL || session->recent->stream_id != stream_id)
+        session->recent = nghttp2_session_get_stream_user_data(session->nghttp2, stream_id);
+    return session->recent;
 }
 
 static int on_begin_headers(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user)
@@ -90,9 +93,10 @@ static int on_header(nghttp2_session *nghttp2, const nghttp2_frame *frame, const
                      size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags,
                      void *user)
 {
+    (void)nghttp2;
     (void)flags;
-    (void)user;
-    struct http2_call *call = find_call(nghttp2, frame->hd.stream_id);
+    struct http2_session *session = user;
+    struct http2_call *call = find_call(session, frame->hd.stream_id);
     if (call == NULL)
         return 0;
     call->header_block_size += name_size + value_size + CALL_HEADER_COST;
@@ -110,8 +114,8 @@ static int on_data(nghttp2_session *nghttp2, uint8_t flags, int32_t stream_id, c
                    size_t size, void *user)
 {
     (void)flags;
-    (void)user;
-    struct http2_call *call = find_call(nghttp2, stream_id);
+    struct http2_session *session = user;
+    struct http2_call *call = find_call(session, stream_id);
     // The connection's window is for all; only the stream's own holds a slow reader up.
     nghttp2_session_consume_connection(nghttp2, size);
     if (call != NULL)
@@ -129,6 +133,7 @@ static void on_ping(struct http2_session *session, const nghttp2_frame *frame)
 
 static int on_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *user)
 {
+    (void)nghttp2;
     struct http2_session *session = user;
     uint8_t type = frame->hd.type;
     if (type == NGHTTP2_PING)
@@ -140,7 +145,7 @@ static int on_frame(nghttp2_session *nghttp2, const nghttp2_frame *frame, void *
     }
     if (type != NGHTTP2_HEADERS && type != NGHTTP2_DATA)
         return 0;
-    struct http2_call *call = find_call(nghttp2, frame->hd.stream_id);
+    struct http2_call *call = find_call(session, frame->hd.stream_id);
     if (call == NULL)
         return 0;
     if (type == NGHTTP2_HEADERS && !call->has_all_headers)
@@ -180,7 +185,7 @@ static int on_frame_sent(nghttp2_session *nghttp2, const nghttp2_frame *frame, v
 static int on_stream_close(nghttp2_session *nghttp2, int32_t stream_id, uint32_t code, void *user)
 {
     struct http2_session *session = user;
-    struct http2_call *call = find_call(nghttp2, stream_id);
+    struct http2_call *call = find_call(session, stream_id);
     if (call == NULL)
         return 0;
     if (code != NGHTTP2_NO_ERROR)
