@@ -91,6 +91,6 @@ float kernel_error_bound(uint32_t dimension)
     // Each of the partial sums has so many terms, and each step is off by half a unit in the last
     // place at most (2^-24); the rest are the differences, squares and the sum of the lanes. Half
     // as much again makes up for what is of second order.
-    float steps = (float)(dimension / KERNEL_LANES_MIN) + 24;
-    return steps * 0x1p-24F * 1.5F;
+    uint32_t steps = dimension / KERNEL_LANES_MIN + 24;
+    return (float)steps * 0x1p-24F * 1.5F;
 }

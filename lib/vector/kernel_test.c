@@ -53,6 +53,15 @@ static void check_sum(float sum, const long double truth[static 2], uint32_t dim
         printf("    dimension %u: %.9g, should be %.9Lg\n", dimension, (double)sum, truth[0]);
 }
 
+static bool are_same(float a, float b)
+{
+    uint32_t bits_a;
+    uint32_t bits_b;
+    memcpy(&bits_a, &a, sizeof(a));
+    memcpy(&bits_b, &b, sizeof(b));
+    return bits_a == bits_b || (isnan(a) && isnan(b));
+}
+
 static void check_rows(const struct kernel *kernel, const float *query,
                        const struct kernel_rows *rows)
 {
@@ -73,9 +82,9 @@ static void check_rows(const struct kernel *kernel, const float *query,
         struct kernel_rows one = {row, rows->stride, 1, rows->dimension};
         float alone;
         kernel->dot(query, &one, &alone);
-        CHECK(memcmp(&alone, &dots[i], sizeof(alone)) == 0 || isnan(alone));
+        CHECK(are_same(alone, dots[i]));
         kernel->l2_squared(query, &one, &alone);
-        CHECK(memcmp(&alone, &squares[i], sizeof(alone)) == 0 || isnan(alone));
+        CHECK(are_same(alone, squares[i]));
     }
 }
 
@@ -87,8 +96,8 @@ static void check_double(const struct kernel *kernel, const float *a, const floa
     double square = kernel->l2_squared_double(a, b, dimension);
     double scalar_dot = scalar->dot_double(a, b, dimension);
     double scalar_square = scalar->l2_squared_double(a, b, dimension);
-    CHECK(memcmp(&dot, &scalar_dot, sizeof(dot)) == 0);
-    CHECK(memcmp(&square, &scalar_square, sizeof(square)) == 0);
+    CHECK(dot == scalar_dot);
+    CHECK(square == scalar_square);
     long double truth[2];
     reference(true, a, b, dimension, truth);
     CHECK(fabsl((long double)dot - truth[0]) <= truth[1] * 1e-12L);
