@@ -1,0 +1,220 @@
+#include "index/flat.h"
+
+#include <float.h>
+#include <math.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "index/index_internal.h"
+#include "index/top.h"
+#include "vector/kernel.h"
+
+// Hot path: the exact scan. No allocation, no lock, no system call but the clock.
+//
+// A float32 sum over each row, as fast as memory delivers, only decides whether the row can be
+// among the best: it is compared to the worst score so far, widened by how wrong a float32 sum can
+// be. What passes is scored in double, so the result is the exact one: as if all rows had been.
+// With rows in random order about k * ln(n / k) pass.
+//
+// Where float32 could overflow or lose everything (norms far from 1), the norm kept with the row
+// makes the comparison fail towards passing: 1 / norm is NaN (cosine), the norm is infinite (dot).
+
+enum { FLOATS_BETWEEN_CHECKS = 1 << 20 };
+
+#define NORM_SAFE_MIN 1e-12F
+#define NORM_SAFE_MAX 1e15F
+
+struct scan {
+    const struct index_view *view;
+    const struct index_search *search;
+    const struct kernel *kernel;
+    struct distance_query query;
+    struct top top;
+    struct index_stats stats;
+    float relative; // how far a sum can be off, as a part of the sum of its terms
+    float absolute; // and what underflow can take away
+    // A row is looked at again unless its sum (made comparable with its norm) is beyond this.
+    float limit;
+    float query_norm;
+    uint64_t floats_unchecked;
+};
+
+float index_norm_for(enum distance distance, const float *vector, uint32_t dimension)
+{
+    double norm = sqrt(distance_norm_squared(vector, dimension));
+    bool is_safe = norm >= (double)NORM_SAFE_MIN && norm <= (double)NORM_SAFE_MAX;
+    if (distance == DISTANCE_COSINE)
+        return is_safe ? (float)(1 / norm) : NAN;
+    // Rounded up: it is the width of a margin.
+    return norm <= (double)NORM_SAFE_MAX ? (float)norm * 1.000001F : INFINITY;
+}
+
+static void start_scan(struct scan *scan)
+{
+    uint32_t dimension = scan->query.dimension;
+    double norm = sqrt(scan->query.norm_squared);
+    bool is_safe = norm >= (double)NORM_SAFE_MIN && norm <= (double)NORM_SAFE_MAX;
+    scan->relative = kernel_error_bound(dimension);
+    scan->absolute = (float)dimension * 4 * FLT_TRUE_MIN;
+    if (scan->query.distance == DISTANCE_COSINE)
+        scan->query_norm = is_safe ? (float)norm : NAN;
+    else
+        scan->query_norm = norm <= (double)NORM_SAFE_MAX ? (float)norm * 1.000001F : INFINITY;
+    scan->limit = scan->query.distance == DISTANCE_EUCLIDEAN ? INFINITY : -INFINITY;
+}
+
+// The worst score of a full top, in terms of what sift compares, on the safe side.
+static void tighten(struct scan *scan)
+{
+    if (!top_is_full(&scan->top))
+        return;
+    double worst = (double)top_worst_score(&scan->top);
+    double relative = (double)scan->relative;
+    double limit = 0;
+    switch (scan->query.distance) {
+    case DISTANCE_EUCLIDEAN:
+        limit = worst * worst * (1 + 4 * relative) + 4 * (double)scan->absolute;
+        scan->limit = limit >= (double)FLT_MAX / 2 ? INFINITY : (float)limit * 1.000001F + FLT_MIN;
+        break;
+    case DISTANCE_COSINE:
+        // 1 - sum / norms <= worst, with both sides off by at most `relative`.
+        limit = (1 - worst - 4 * relative) * (double)scan->query_norm;
+        scan->limit = (float)(limit - fabs(limit) * 1e-6);
+        break;
+    case DISTANCE_DOT:
+        limit = -worst - fabs(worst) * 2e-6 - 4 * (double)scan->absolute;
+        scan->limit = limit <= -(double)FLT_MAX ? -INFINITY : (float)limit;
+        break;
+    }
+}
+
+static void rescore(struct scan *scan, const struct index_chunk *chunk, uint32_t place,
+                    uint32_t slot)
+{
+    const float *row = chunk->vectors + (size_t)place * scan->view->index->stride;
+    float score = distance_query_score(&scan->query, row);
+    scan->stats.rows_rescored++;
+    top_push(&scan->top, (struct index_hit){score, slot});
+    tighten(scan);
+}
+
+// The comparisons are written so that NaN passes.
+static bool can_be_near(const struct scan *scan, float sum, float norm)
+{
+    switch (scan->query.distance) {
+    case DISTANCE_EUCLIDEAN:
+        return !(sum > scan->limit);
+    case DISTANCE_COSINE:
+        return !(sum * norm < scan->limit);
+    case DISTANCE_DOT:
+        return !(sum + 2 * scan->relative * scan->query_norm * norm < scan->limit);
+    }
+    return true;
+}
+
+static void scan_run(struct scan *scan, const struct index_chunk *chunk, uint32_t place,
+                     uint32_t slot, uint32_t count)
+{
+    float sums[INDEX_BLOCK];
+    const struct kernel_rows rows = {
+        .first = chunk->vectors + (size_t)place * scan->view->index->stride,
+        .stride = scan->view->index->stride,
+        .count = count,
+        .dimension = scan->query.dimension,
+    };
+    bool is_euclidean = scan->query.distance == DISTANCE_EUCLIDEAN;
+    (is_euclidean ? scan->kernel->l2_squared : scan->kernel->dot)(scan->query.vector, &rows, sums);
+    for (uint32_t i = 0; i < count; i++) {
+        float norm = is_euclidean ? 0 : chunk->norms[place + i];
+        if (can_be_near(scan, sums[i], norm))
+            rescore(scan, chunk, place + i, slot + i);
+    }
+    scan->stats.rows_compared += count;
+    scan->floats_unchecked += (uint64_t)count * scan->query.dimension;
+}
+
+// Which slots of a block show in the view. When nothing in the block has changed since the view's
+// sequence, `live` says it: it is loaded first, and had it been stored by a later change, then
+// `changed`, stored before it, would show that. Else each slot's own numbers decide; died is loaded
+// before born because a slot that is used again gets a new born (not yet shown) before its died
+// is taken back.
+static uint64_t visible_slots(const struct index_view *view, const struct index_chunk *chunk,
+                              uint32_t block)
+{
+    const struct index_block *state = &chunk->blocks[block];
+    uint64_t live = atomic_load_explicit(&state->live, memory_order_acquire);
+    if (atomic_load_explicit(&state->changed, memory_order_acquire) <= view->sequence)
+        return live;
+    uint64_t visible = 0;
+    for (uint32_t i = 0; i < INDEX_BLOCK; i++) {
+        uint32_t place = block * INDEX_BLOCK + i;
+        uint64_t died = atomic_load_explicit(&chunk->died[place], memory_order_acquire);
+        uint64_t born = atomic_load_explicit(&chunk->born[place], memory_order_acquire);
+        // A slot that was never used has 0 in both.
+        if (born <= view->sequence && view->sequence < died)
+            visible |= UINT64_C(1) << i;
+    }
+    return visible;
+}
+
+static uint64_t allowed_slots(const struct index_search *search, uint32_t slot)
+{
+    if (search->allowed == NULL)
+        return UINT64_MAX;
+    return slot < search->allowed_count ? search->allowed[slot / INDEX_BLOCK] : 0;
+}
+
+static void scan_block(struct scan *scan, const struct index_chunk *chunk, uint32_t block,
+                       uint32_t slot)
+{
+    uint64_t mask = visible_slots(scan->view, chunk, block) & allowed_slots(scan->search, slot);
+    while (mask != 0) {
+        uint32_t start = (uint32_t)__builtin_ctzll(mask);
+        uint64_t rest = ~(mask >> start);
+        uint32_t count = rest == 0 ? INDEX_BLOCK : (uint32_t)__builtin_ctzll(rest);
+        if (count > INDEX_BLOCK - start)
+            count = INDEX_BLOCK - start;
+        scan_run(scan, chunk, block * INDEX_BLOCK + start, slot + start, count);
+        mask = start + count == INDEX_BLOCK ? 0 : mask >> (start + count) << (start + count);
+    }
+}
+
+static enum status check_end(struct scan *scan)
+{
+    if (scan->floats_unchecked < FLOATS_BETWEEN_CHECKS)
+        return STATUS_OK;
+    scan->floats_unchecked = 0;
+    const struct index_search *search = scan->search;
+    if (search->cancelled != NULL && atomic_load_explicit(search->cancelled, memory_order_relaxed))
+        return STATUS_CANCELLED;
+    if (search->deadline_ns != UINT64_MAX && clock_monotonic_ns() >= search->deadline_ns)
+        return STATUS_TIMEOUT;
+    return STATUS_OK;
+}
+
+enum status flat_search(const struct index_view *view, const struct index_search *search,
+                        struct index_hit *hits, uint32_t *out_hit_count,
+                        struct index_stats *out_stats)
+{
+    ASSERT(search->top_k > 0);
+    const struct index *index = view->index;
+    struct scan scan = {
+        .view = view,
+        .search = search,
+        .kernel = kernel_get(),
+        .top = {.view = view, .hits = hits, .top_k = search->top_k},
+    };
+    distance_query_init(&scan.query, index->options.distance, search->vector,
+                        index->options.dimension);
+    start_scan(&scan);
+    for (uint32_t slot = 0; slot < view->slot_count; slot += INDEX_BLOCK) {
+        scan_block(&scan, index_chunk_of(index, view->directory, slot),
+                   index_place_of(index, slot) / INDEX_BLOCK, slot);
+        TRY(check_end(&scan));
+    }
+    top_sort(&scan.top);
+    *out_hit_count = scan.top.count;
+    if (out_stats != NULL)
+        *out_stats = scan.stats;
+    return STATUS_OK;
+}

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "vector/distance.h"
+
+// The points of one shard, as a search sees them: by slot, a vector and an id, and which version of
+// the shard each belongs to. It knows no disk and no network, and it does not look up ids: whoever
+// puts points keeps the way from an id to its slot.
+//
+// One writer and any number of readers, who never wait and take no lock. A writer puts and removes
+// under the next sequence number and then publishes it: until then nothing of it shows, afterwards
+// all of it, so a batch is seen whole or not at all. A reader opens a view, which stands for the
+// sequence published at that moment, searches it, reads what it found, and closes it soon: slots
+// of removed points are used again once every view that could see them is closed.
+//
+// A search compares every point that the view holds and is exact. Its options already say what an
+// approximate one needs (effort, allowed slots, when to stop), so that a graph can stand behind the
+// same call.
+
+struct index;
+
+struct index_options {
+    uint32_t dimension;
+    enum distance distance;
+};
+
+#define INDEX_SLOT_NONE UINT32_MAX
+
+enum { INDEX_BLOCK = 64 }; // slots
+
+struct index *index_create(const struct index_options *options);
+void index_destroy(struct index *index); // index may be NULL; no view is open
+
+// --- Changes: the writer only
+
+// Make room: as many puts cannot fail afterwards. EXHAUSTED: no memory, or too many slots.
+enum status index_reserve(struct index *index, uint32_t put_count);
+// A point that shows from sequence on; copies id and vector and returns its slot. The room was
+// reserved.
+uint32_t index_put(struct index *index, struct str id, const float *vector, uint64_t sequence);
+// The slot's point shows no more from sequence on.
+void index_remove(struct index *index, uint32_t slot, uint64_t sequence);
+// sequence is larger than those before; everything put and removed under it, or a smaller one,
+// shows from now on.
+void index_publish(struct index *index, uint64_t sequence);
+
+// --- Questions: any thread
+
+uint64_t index_sequence(const struct index *index); // published last
+uint32_t index_dimension(const struct index *index);
+enum distance index_distance(const struct index *index);
+uint64_t index_point_count(const struct index *index); // as published
+uint64_t index_memory_size(const struct index *index); // bytes that hold points
+
+// --- Views: any thread
+
+struct index_view {
+    struct index *index;
+    const struct index_directory *directory;
+    struct epoch_reader *reader;
+    uint64_t sequence;
+    uint32_t slot_count; // slots behind it hold nothing of this view
+};
+
+void index_view_open(struct index *index, struct index_view *view);
+void index_view_close(struct index_view *view);
+
+// Of a hit of this view; borrowed until it is closed.
+struct str index_view_id(const struct index_view *view, uint32_t slot);
+const float *index_view_vector(const struct index_view *view, uint32_t slot);
+uint64_t index_view_sequence(const struct index_view *view, uint32_t slot); // that it was put under
+
+// The writer's: of a slot that it has not removed.
+struct str index_id(const struct index *index, uint32_t slot);
+
+struct index_search {
+    const float *vector;
+    uint32_t top_k; // at least 1
+    uint32_t ef;    // how much effort; 0: the index chooses. Without meaning while it is exact
+    bool is_exact;
+    // Bit i % 64 of word i / 64: slot i may be a hit. NULL: all may. Slots from allowed_count
+    // (a multiple of 64) on may not.
+    const uint64_t *allowed;
+    uint32_t allowed_count;
+    uint64_t deadline_ns;         // monotonic; UINT64_MAX: none
+    const atomic_bool *cancelled; // set by whoever wants the search to end; may be NULL
+};
+
+struct index_hit {
+    float score;
+    uint32_t slot;
+};
+
+struct index_stats {
+    uint64_t rows_compared;
+    uint64_t rows_rescored; // that were near enough for their score to be computed in double
+};
+
+// The nearest, by score and then by id (bytewise). hits has room for top_k; there are fewer only
+// when there are fewer points. CANCELLED, TIMEOUT: it was stopped. Allocates nothing.
+enum status index_search(const struct index_view *view, const struct index_search *search,
+                         struct index_hit *hits, uint32_t *out_hit_count,
+                         struct index_stats *out_stats);
+
+// How long a search takes, about, from what one like it must read.
+uint64_t index_search_cost_ns(const struct index *index, uint32_t top_k);

@@ -1,0 +1,100 @@
+#pragma once
+
+#include "index/epoch.h"
+#include "index/index.h"
+
+// How points lie in memory, which the index and its searches share.
+//
+// A chunk holds a fixed number of slots (a power of two, at least one block of 64) and never moves;
+// the directory of chunks is replaced when it grows. The arrays of a chunk are side by side in one
+// mapping: what a scan reads (vectors, norms, blocks) is dense.
+
+struct index_block {
+    // The largest sequence under which something in this block changed, stored before the change
+    // is.
+    _Atomic uint64_t changed;
+    // The slots that hold a point, as of `changed`.
+    _Atomic uint64_t live;
+};
+
+// An id of at most 15 bytes lies in place, a longer one on the heap.
+struct index_id_cell {
+    uint8_t bytes[16];
+};
+
+struct index_chunk {
+    float *vectors;
+    struct index_block *blocks;
+    // A slot's point shows in views with born <= sequence < died. UINT64_MAX: never.
+    _Atomic uint64_t *born;
+    _Atomic uint64_t *died;
+    struct index_id_cell *ids;
+    float *norms; // cosine: 1 / norm; dot: the norm; NULL for euclidean. See flat.c
+    void *mapping;
+    size_t mapping_size;
+};
+
+struct index_directory {
+    uint32_t capacity;
+    struct index_chunk *chunks[]; // those behind the chunk of the last slot are NULL or empty
+};
+
+struct index_retired_slot {
+    uint32_t slot;
+    uint64_t ticket;
+};
+
+struct index {
+    struct epoch epoch; // first: it wants a cache line of its own
+    struct index_options options;
+    uint32_t stride;      // floats
+    uint32_t chunk_slots; // a power of two
+    uint32_t chunk_shift;
+    void *memory; // what to free
+
+    // Stored by the writer, loaded by everybody.
+    _Atomic uint64_t sequence;
+    _Atomic uint32_t slot_count;
+    struct index_directory *_Atomic directory;
+    _Atomic uint64_t point_count;
+    _Atomic uint64_t memory_size;
+
+    // The writer's own.
+    uint32_t chunk_count;
+    uint64_t points_coming; // point_count at the next publish
+    uint32_t *free_slots;
+    uint32_t free_count;
+    uint32_t free_capacity;
+    // Removed, in the order of their tickets; those from pending on have none yet. A ring.
+    struct index_retired_slot *retired;
+    uint32_t retired_first;
+    uint32_t retired_count;
+    uint32_t retired_capacity;
+    uint32_t pending_count;
+    struct index_directory *old_directories[32]; // it doubles: never more
+    uint64_t old_tickets[32];
+    uint32_t old_directory_count;
+};
+
+static inline struct index_chunk *
+index_chunk_of(const struct index *index, const struct index_directory *directory, uint32_t slot)
+{
+    return directory->chunks[slot >> index->chunk_shift];
+}
+
+static inline uint32_t index_place_of(const struct index *index, uint32_t slot)
+{
+    return slot & (index->chunk_slots - 1);
+}
+
+// NULL: no memory.
+struct index_chunk *index_chunk_create(const struct index *index, bool is_first);
+void index_chunk_destroy(const struct index *index, struct index_chunk *chunk, uint32_t used);
+
+struct str index_id_cell_get(const struct index_id_cell *cell);
+// Returns the bytes that it took on the heap.
+size_t index_id_cell_set(struct index_id_cell *cell, struct str id);
+size_t index_id_cell_clear(struct index_id_cell *cell); // what set returned
+
+// What is kept with a row so that the scan can tell how wrong its sum may be.
+float index_norm_for(enum distance distance, const float *vector, uint32_t dimension);
