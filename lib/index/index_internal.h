@@ -50,30 +50,30 @@ struct index {
     uint32_t stride;      // floats
     uint32_t chunk_slots; // a power of two
     uint32_t chunk_shift;
-    void *memory; // what to free
 
     // Stored by the writer, loaded by everybody.
-    _Atomic uint64_t sequence;
     _Atomic uint32_t slot_count;
+    _Atomic uint64_t sequence;
     struct index_directory *_Atomic directory;
     _Atomic uint64_t point_count;
     _Atomic uint64_t memory_size;
 
     // The writer's own.
-    uint32_t chunk_count;
     uint64_t points_coming; // point_count at the next publish
-    uint32_t *free_slots;
+    uint32_t chunk_count;
     uint32_t free_count;
-    uint32_t free_capacity;
-    // Removed, in the order of their tickets; those from pending on have none yet. A ring.
+    uint32_t *free_slots;
+    // Removed, in the order of their tickets; the last, pending, have none yet. A ring.
     struct index_retired_slot *retired;
+    uint32_t free_capacity;
     uint32_t retired_first;
     uint32_t retired_count;
     uint32_t retired_capacity;
     uint32_t pending_count;
+    uint32_t old_directory_count;
     struct index_directory *old_directories[32]; // it doubles: never more
     uint64_t old_tickets[32];
-    uint32_t old_directory_count;
+    void *memory; // what to free
 };
 
 static inline struct index_chunk *
