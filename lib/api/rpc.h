@@ -14,8 +14,8 @@
 //
 // A handler runs on the call's loop. It answers with rpc_reply or rpc_fail, at once or later (then
 // it holds the request with rpc_ref). Messages and everything that hangs on them live in the
-// request's arena. rpc functions are for the loop's thread; memory that was allocated from the arena
-// before may be read by a job of the pool.
+// request's arena. rpc functions are for the loop's thread; memory that was allocated from the
+// arena before may be read by a job of the pool.
 
 struct rpc;
 struct rpc_router;
@@ -25,9 +25,9 @@ typedef void (*rpc_handler_fn)(struct rpc *rpc, void *context);
 struct rpc_method {
     const char *name; // of the service's descriptor: "Search"
     rpc_handler_fn handler;
-    bool is_stream;   // any number of rpc_send, then rpc_finish
-    bool is_internal; // only for other services: the router refuses callers without the internal
-                      // token (PERMISSION_DENIED), unless rpc_router_options say otherwise
+    bool is_stream;    // any number of rpc_send, then rpc_finish
+    bool is_internal;  // only for other services: the router refuses callers without the internal
+                       // token (PERMISSION_DENIED), unless rpc_router_options say otherwise
     bool is_http_only; // refused with UNAUTHENTICATED-style answers is the interceptor's business;
                        // this one only keeps the method off gRPC
     uint32_t tag;      // free for the service: e.g. the role that the interceptor demands
@@ -44,8 +44,7 @@ struct rpc_router_options {
     void *context;
     // Called when a request has ended, with its final status (CANCELLED: the caller went first) and
     // the time since its headers came; for counting, it must not answer. Pages too. May be NULL.
-    void (*finished)(const struct rpc *rpc, enum status status, uint64_t elapsed_ns,
-                     void *context);
+    void (*finished)(const struct rpc *rpc, enum status status, uint64_t elapsed_ns, void *context);
     // Proof that internal callers show in metadata `vectron-internal`; empty: internal methods are
     // open to every local process.
     struct str internal_token;
@@ -58,10 +57,10 @@ void rpc_router_destroy(struct rpc_router *router); // after the server; router 
 // methods and context must outlive the router. The methods of a service that are not listed answer
 // UNIMPLEMENTED.
 void rpc_router_add_service(struct rpc_router *router, const ProtobufCServiceDescriptor *service,
-                            const struct rpc_method *methods, uint32_t method_count,
-                            void *context);
+                            const struct rpc_method *methods, uint32_t method_count, void *context);
 
-// A plain HTTP page: exact path, GET (and HEAD) only unless verb says otherwise. A path that ends in
+// A plain HTTP page: exact path, GET (and HEAD) only unless verb says otherwise. A path that ends
+// in
 // /* matches everything below. The handler answers with call_reply on rpc_call(rpc).
 // is_open: reachable without passing the interceptor.
 void rpc_router_add_page(struct rpc_router *router, const char *verb, const char *path,
