@@ -155,7 +155,7 @@ static void model_run(uint64_t seed, enum distance distance, uint32_t dimension)
         uint64_t allowed[POINTS / 64];
         model_vector(&model, rng_below(&model.rng, 5) == 0 ? 2 : kind, query);
         for (uint32_t i = 0; i < POINTS / 64; i++)
-            allowed[i] = rng_u64(&model.rng) & rng_u64(&model.rng);
+            allowed[i] = rng_u64(&model.rng) | UINT64_C(0xF0F0);
         struct index_search search = {
             .vector = query,
             .top_k = 1 + (uint32_t)rng_below(&model.rng, round % 4 == 0 ? POINTS : 12),

@@ -84,7 +84,7 @@ float distance_query_score(const struct distance_query *query, const float *row)
         // Not minus the product: that would make -0 of 0.
         return to_score(0 - kernel->dot_double(query->vector, row, query->dimension));
     }
-    ASSERT(!"a distance");
+    ASSERT(false);
     return 0;
 }
 
