@@ -71,8 +71,7 @@ static const struct setting create_settings[] = {
 static enum status run_keys_create(struct session *session)
 {
     enum { COLLECTIONS_MAX = 256, SECONDS_PER_DAY = 86400 };
-    Vectron__Auth__V1__CreateAPIKeyRequest request =
-        VECTRON__AUTH__V1__CREATE_APIKEY_REQUEST__INIT;
+    Vectron__Auth__V1__CreateAPIKeyRequest request = VECTRON__AUTH__V1__CREATE_APIKEY_REQUEST__INIT;
     const ProtobufCMessage *message = NULL;
     char *collections[COLLECTIONS_MAX];
     struct str list = config_str(session->config, "collections");
@@ -152,10 +151,9 @@ static enum status run_keys_delete(struct session *session)
 const struct verb account_verbs[] = {
     {"login", "EMAIL", "log in and keep the login token", SETTINGS(login_settings), 1, 1,
      run_login},
-    {"keys create", "NAME", "make an API key, print its SDK token", SETTINGS(create_settings), 1,
-     1, run_keys_create},
+    {"keys create", "NAME", "make an API key, print its SDK token", SETTINGS(create_settings), 1, 1,
+     run_keys_create},
     {"keys list", "", "the keys of the account", NULL, 0, 0, 0, run_keys_list},
-    {"keys delete", "KEY", "delete a key; its tokens stop working", NULL, 0, 1, 1,
-     run_keys_delete},
+    {"keys delete", "KEY", "delete a key; its tokens stop working", NULL, 0, 1, 1, run_keys_delete},
 };
 const uint32_t account_verb_count = sizeof(account_verbs) / sizeof(account_verbs[0]);

@@ -84,7 +84,6 @@ const struct verb collection_verbs[] = {
      sizeof(create_settings) / sizeof(create_settings[0]), 1, 1, run_create},
     {"collections list", "", "the names of the collections", NULL, 0, 0, 0, run_list},
     {"collections status", "NAME", "dimension, distance and shards", NULL, 0, 1, 1, run_status},
-    {"collections delete", "NAME", "delete a collection and its points", NULL, 0, 1, 1,
-     run_delete},
+    {"collections delete", "NAME", "delete a collection and its points", NULL, 0, 1, 1, run_delete},
 };
 const uint32_t collection_verb_count = sizeof(collection_verbs) / sizeof(collection_verbs[0]);

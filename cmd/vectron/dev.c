@@ -40,8 +40,8 @@ struct dev {
 
 // In the order of their start; each finds those it calls by an inproc: address.
 static const struct service_ops *const service_ops[SERVICE_COUNT] = {
-    &placementdriver_service, &worker_service, &authsvc_service, &reranker_service,
-    &apigateway_service,
+    &placementdriver_service, &worker_service,     &authsvc_service,
+    &reranker_service,        &apigateway_service,
 };
 
 // One setting of one service. A value of NULL stands for a folder or an address of dev's own.
@@ -88,9 +88,8 @@ static enum status wire_service(const struct dev *dev, const struct service_ops 
                            wire->folder);
         else
             (void)snprintf(value, sizeof(value), "%s",
-                           wire->value != NULL
-                               ? wire->value
-                               : config_str(dev->config, wire->dev_setting).data);
+                           wire->value != NULL ? wire->value
+                                               : config_str(dev->config, wire->dev_setting).data);
         TRY(config_set(config, wire->name, str_from_cstr(value), error));
     }
     return STATUS_OK;

@@ -31,8 +31,8 @@ static enum status write_secret_file(const char *folder, const char *name, const
     (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
     (void)snprintf(scratch, sizeof(scratch), "%s.new", path);
     int file = open(scratch, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool is_written = file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text) &&
-                      fsync(file) == 0;
+    bool is_written =
+        file >= 0 && write(file, text, strlen(text)) == (ssize_t)strlen(text) && fsync(file) == 0;
     if (file >= 0 && close(file) != 0)
         is_written = false;
     if (!is_written || rename(scratch, path) != 0)
@@ -173,8 +173,7 @@ enum status first_start_finish(struct first_start *first_start, struct net *net,
     enum status status = make_sdk_token(first_start, &call, error);
     arena_destroy(call.arena);
     channel_destroy(call.channel);
-    return status == STATUS_OK ? status
-                               : error_prefix(error, status, "make the first SDK token");
+    return status == STATUS_OK ? status : error_prefix(error, status, "make the first SDK token");
 }
 
 void first_start_print(const struct first_start *first_start)

@@ -4,9 +4,9 @@
 #include "base/error.h"
 #include "net/net.h"
 
-// What `vectron dev` makes in its data directory when it is new, and shows at every start: the admin
-// account (admin-login: e-mail and password) and an SDK token of its own (sdk-token), both mode
-// 0600. The secret of the tokens (vectron.secret) is the services' own business. Main thread.
+// What `vectron dev` makes in its data directory when it is new, and shows at every start: the
+// admin account (admin-login: e-mail and password) and an SDK token of its own (sdk-token), both
+// mode 0600. The secret of the tokens (vectron.secret) is the services' own business. Main thread.
 
 struct first_start {
     char folder[2048];

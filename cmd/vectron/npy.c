@@ -82,18 +82,19 @@ enum status npy_open(const char *path, struct error *error, struct npy *out_npy)
     struct npy npy = {0};
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0 || fstat(file, &info) != 0) {
-        enum status status = error_set(error, STATUS_IO, "open %s: %s", path, strerrordesc_np(errno));
+        enum status status =
+            error_set(error, STATUS_IO, "open %s: %s", path, strerrordesc_np(errno));
         if (file >= 0)
             (void)close(file); // it was only read
         return status;
     }
-    void *map = info.st_size == 0 ? MAP_FAILED
-                                  : mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+    void *map = info.st_size == 0
+                    ? MAP_FAILED
+                    : mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file, 0);
     (void)close(file); // the map stays
     if (map == MAP_FAILED)
         return error_set(error, STATUS_INVALID, "%s: not a .npy file", path);
-    enum status status =
-        npy_decode_header((struct span){map, (size_t)info.st_size}, error, &npy);
+    enum status status = npy_decode_header((struct span){map, (size_t)info.st_size}, error, &npy);
     if (status != STATUS_OK) {
         (void)munmap(map, (size_t)info.st_size);
         return error_prefix(error, status, "%s", path);

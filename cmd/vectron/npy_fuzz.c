@@ -1,8 +1,9 @@
+#include "vectron/npy.h"
+
 #include <stddef.h>
 #include <string.h>
 
 #include "base/mem.h"
-#include "vectron/npy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -24,11 +24,11 @@ TEST(float32_rows_come_back_bit_for_bit)
     float row[3];
     struct npy npy;
     struct error error;
-    CHECK(npy_decode_header(
-              npy_bytes(bytes, sizeof(bytes),
-                        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", values,
-                        sizeof(values)),
-              &error, &npy) == STATUS_OK);
+    CHECK(
+        npy_decode_header(npy_bytes(bytes, sizeof(bytes),
+                                    "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n",
+                                    values, sizeof(values)),
+                          &error, &npy) == STATUS_OK);
     CHECK(npy.row_count == 2 && npy.column_count == 3);
     npy_row(&npy, 0, row);
     CHECK(memcmp(row, values, sizeof(row)) == 0);
@@ -41,11 +41,11 @@ TEST(float64_becomes_float32)
     float row[2];
     struct npy npy;
     struct error error;
-    CHECK(npy_decode_header(
-              npy_bytes(bytes, sizeof(bytes),
-                        "{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }\n", values,
-                        sizeof(values)),
-              &error, &npy) == STATUS_OK);
+    CHECK(
+        npy_decode_header(npy_bytes(bytes, sizeof(bytes),
+                                    "{'descr': '<f8', 'fortran_order': False, 'shape': (1, 2), }\n",
+                                    values, sizeof(values)),
+                          &error, &npy) == STATUS_OK);
     npy_row(&npy, 0, row);
     CHECK(row[0] == 0.1F && row[1] == 2);
 }

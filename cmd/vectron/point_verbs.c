@@ -250,9 +250,8 @@ static enum status search_vector(struct session *session, Vectron__V1__SearchReq
     if ((id.len > 0) == (text.len > 0))
         return error_set(&session->error, STATUS_INVALID, "give either --id or --vector");
     if (id.len == 0)
-        return json_decode_message(
-            arena_format(session->arena, "{\"vector\":%.*s}", STR_ARG(text)), session->arena,
-            &session->error, &request->base);
+        return json_decode_message(arena_format(session->arena, "{\"vector\":%.*s}", STR_ARG(text)),
+                                   session->arena, &session->error, &request->base);
 
     Vectron__V1__GetRequest get = VECTRON__V1__GET_REQUEST__INIT;
     const ProtobufCMessage *message = NULL;
@@ -287,8 +286,7 @@ static enum status run_search(struct session *session)
     const ProtobufCMessage *message = NULL;
     uint64_t top_k = config_u64(session->config, "top-k");
     if (top_k > LIMIT_TOP_K_MAX)
-        return error_set(&session->error, STATUS_INVALID, "--top-k is at most %d",
-                         LIMIT_TOP_K_MAX);
+        return error_set(&session->error, STATUS_INVALID, "--top-k is at most %d", LIMIT_TOP_K_MAX);
     request.collection = session_word_cstr(session, 0);
     request.top_k = (uint32_t)top_k;
     request.exact = config_bool(session->config, "exact");

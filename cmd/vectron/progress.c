@@ -22,7 +22,8 @@ void progress_start(struct progress *progress, const char *what, uint64_t total,
 void progress_show(struct progress *progress, uint64_t done)
 {
     uint64_t now = clock_monotonic_ns();
-    if (!progress->is_on || (now - progress->drawn_ns < NS_PER_SECOND / 10 && done < progress->total))
+    if (!progress->is_on ||
+        (now - progress->drawn_ns < NS_PER_SECOND / 10 && done < progress->total))
         return;
     progress->drawn_ns = now;
     double seconds = (double)(now - progress->started_ns) / (double)NS_PER_SECOND;

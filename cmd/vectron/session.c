@@ -42,8 +42,8 @@ enum status session_open(const struct config *config, struct session *session)
 {
     *session = (struct session){.config = config, .is_json = config_bool(config, "json")};
     session->arena = arena_create(ARENA_SIZE_MAX);
-    TRY(net_create(&(struct net_options){.loop_count = 1, .pool_thread_count = 1},
-                   &session->error, &session->net));
+    TRY(net_create(&(struct net_options){.loop_count = 1, .pool_thread_count = 1}, &session->error,
+                   &session->net));
     if (config_bool(config, "tls") || config_str(config, "tls-ca").len > 0)
         TRY(tls_client_create(&(struct tls_options){.ca_file = config_str(config, "tls-ca")},
                               &session->error, &session->tls));
@@ -151,7 +151,8 @@ static enum status token_path(struct session *session, const char *name, bool ma
     } else {
         home = getenv("HOME");
         if (home == NULL || home[0] == '\0')
-            return error_set(&session->error, STATUS_INVALID, "neither VECTRON_HOME nor HOME is set");
+            return error_set(&session->error, STATUS_INVALID,
+                             "neither VECTRON_HOME nor HOME is set");
         (void)snprintf(folder, sizeof(folder), "%s/.vectron", home);
     }
     if (makes_folder && mkdir(folder, 0700) != 0 && errno != EEXIST)
@@ -167,7 +168,8 @@ enum status session_save(struct session *session, const char *name, struct str t
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0)
         return error_set(&session->error, STATUS_IO, "write %s: %s", path, strerrordesc_np(errno));
-    bool is_written = fchmod(file, 0600) == 0 && write(file, text.data, text.len) == (ssize_t)text.len;
+    bool is_written =
+        fchmod(file, 0600) == 0 && write(file, text.data, text.len) == (ssize_t)text.len;
     if (close(file) != 0 || !is_written)
         return error_set(&session->error, STATUS_IO, "write %s: %s", path, strerrordesc_np(errno));
     return STATUS_OK;

@@ -23,7 +23,8 @@ const struct verb *verb_at(uint32_t index)
 static void print_usage(FILE *file)
 {
     fputs("usage: vectron VERB [arguments] [--flags]\n\n"
-          "  dev                                   the whole of Vectron in one process, on loopback\n",
+          "  dev                                   the whole of Vectron in one process, on "
+          "loopback\n",
           file);
     for (uint32_t i = 0; verb_at(i) != NULL; i++) {
         const struct verb *verb = verb_at(i);

@@ -158,8 +158,8 @@ struct str client_address_of(const struct proxy_list *list, struct call *call)
     struct str peer = call_peer(call);
     if (!proxy_list_has(list, peer))
         return normalise(peer, call_arena(call));
-    // Some proxies add a header of their own instead of appending to the one that is there. An empty
-    // one does not end the list: it may be the client's, with the proxy's behind it.
+    // Some proxies add a header of their own instead of appending to the one that is there. An
+    // empty one does not end the list: it may be the client's, with the proxy's behind it.
     struct str all = call_metadata_at(call, name, 0);
     for (uint32_t i = 1; i < HEADERS_MAX; i++) {
         struct str next = call_metadata_at(call, name, i);
