@@ -108,7 +108,7 @@ enum status npy_open(const char *path, struct error *error, struct npy *out_npy)
 void npy_close(struct npy *npy)
 {
     if (npy->map != NULL)
-        (void)munmap((void *)(uintptr_t)npy->map, npy->map_size);
+        (void)munmap(npy->map, npy->map_size);
     *npy = (struct npy){0};
 }
 

@@ -10,7 +10,7 @@
 // float64, row by row. The file is mapped, so a large one costs no memory. One thread.
 
 struct npy {
-    const uint8_t *map;
+    void *map;
     size_t map_size;
     const uint8_t *values;
     uint32_t value_size; // 4 or 8

@@ -8,13 +8,14 @@
 static struct span npy_bytes(char *out, size_t size, const char *header, const void *values,
                              size_t values_size)
 {
-    size_t header_size = strlen(header);
+    static const uint8_t magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
+    struct str text = str_from_cstr(header);
     memset(out, 0, size);
-    memcpy(out, "\x93NUMPY\x01\x00", 8);
-    out[8] = (char)header_size;
-    memcpy(out + 10, header, header_size);
-    memcpy(out + 10 + header_size, values, values_size);
-    return (struct span){(const uint8_t *)out, 10 + header_size + values_size};
+    memcpy(out, magic, sizeof(magic));
+    out[8] = (char)text.len;
+    memcpy(out + 10, text.data, text.len);
+    memcpy(out + 10 + text.len, values, values_size);
+    return (struct span){(const uint8_t *)out, 10 + text.len + values_size};
 }
 
 TEST(float32_rows_come_back_bit_for_bit)
@@ -31,7 +32,11 @@ TEST(float32_rows_come_back_bit_for_bit)
                           &error, &npy) == STATUS_OK);
     CHECK(npy.row_count == 2 && npy.column_count == 3);
     npy_row(&npy, 0, row);
-    CHECK(memcmp(row, values, sizeof(row)) == 0);
+    uint32_t bits[3];
+    uint32_t wanted[3];
+    memcpy(bits, row, sizeof(bits));
+    memcpy(wanted, values, sizeof(wanted));
+    CHECK(memcmp(bits, wanted, sizeof(bits)) == 0);
 }
 
 TEST(float64_becomes_float32)

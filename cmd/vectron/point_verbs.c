@@ -39,8 +39,10 @@ struct batch {
 static enum status batch_init(struct session *session, uint64_t total, struct batch *batch)
 {
     uint64_t count_max = config_u64(session->config, "batch");
-    if (count_max < 1 || count_max > BATCH_MAX)
-        return error_set(&session->error, STATUS_INVALID, "--batch must be 1 to %d", BATCH_MAX);
+    if (count_max < 1 || count_max > BATCH_MAX) {
+        (void)error_set(&session->error, STATUS_INVALID, "--batch must be 1 to %d", BATCH_MAX);
+        return STATUS_INVALID;
+    }
     *batch = (struct batch){
         .session = session,
         .arena = arena_create(BATCH_ARENA_SIZE_MAX),

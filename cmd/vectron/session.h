@@ -1,8 +1,8 @@
 #pragma once
 
-#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 
+#include "api/client.h"
 #include "base/arena.h"
 #include "base/config.h"
 #include "base/error.h"

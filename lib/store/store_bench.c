@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static void fill(struct bench_write *bench, uint64_t first, uint32_t dimension, 
     for (size_t i = 0; i < (size_t)POINTS_PER_WRITE * dimension; i++)
         bench->vectors[i] = (float)(rng_u64(rng) >> 40) * 0x1p-24F - 0.5F;
     for (uint32_t i = 0; i < POINTS_PER_WRITE; i++) {
-        int size = snprintf(bench->ids[i], ID_SIZE, "word-%llu", (unsigned long long)(first + i));
+        int size = snprintf(bench->ids[i], ID_SIZE, "word-%" PRIu64, first + i);
         bench->points[i] = (struct shard_point){{bench->ids[i], (size_t)size},
                                                 bench->vectors + (size_t)i * dimension,
                                                 STR("{\"title\":\"a title of some length\"}")};

@@ -18,15 +18,14 @@ struct id_table {
     uint64_t seed;
 };
 
-static enum status table_create(size_t count, struct arena *arena, struct error *error,
-                                struct id_table *out_table)
+static enum status table_create(size_t count, struct arena *arena, struct id_table *out_table)
 {
     size_t size = 4;
     while (size < count * 2)
         size *= 2;
     uint32_t *slots = arena_try_alloc(arena, size * sizeof(*slots));
     if (slots == NULL)
-        return fail_memory(error);
+        return STATUS_EXHAUSTED;
     *out_table = (struct id_table){.slots = slots, .mask = size - 1};
     rng_secure(&out_table->seed, sizeof(out_table->seed));
     return STATUS_OK;
@@ -72,7 +71,7 @@ static enum status group(Vectron__Worker__V1__ShardPoint *points, uint32_t count
     struct id_table table;
     if (shards == NULL || starts == NULL || sorted == NULL || groups == NULL)
         return STATUS_EXHAUSTED;
-    TRY(table_create(count, arena, NULL, &table));
+    TRY(table_create(count, arena, &table));
     choose_shards(points, count, collection, &table, shards);
     for (uint32_t i = 0; i < count; i++) {
         if (shards[i] != UINT32_MAX)
