@@ -3,20 +3,18 @@
 enum {
     CHUNK_SIZE_MIN = 256,
     CHUNK_SIZE_MAX = 65536,
-    BUDGET_FACTOR = 8,
     BUDGET_BASE = 1 << 20,
 };
 
-void bump_init(struct bump *bump, struct arena *arena, size_t bytes_in)
+void bump_init(struct bump *bump, struct arena *arena, size_t bytes_in, size_t factor)
 {
     size_t chunk_size = bytes_in / 2;
     if (chunk_size < CHUNK_SIZE_MIN)
         chunk_size = CHUNK_SIZE_MIN;
     if (chunk_size > CHUNK_SIZE_MAX)
         chunk_size = CHUNK_SIZE_MAX;
-    size_t budget = bytes_in > (SIZE_MAX - BUDGET_BASE) / BUDGET_FACTOR
-                        ? SIZE_MAX
-                        : bytes_in * BUDGET_FACTOR + BUDGET_BASE;
+    size_t budget =
+        bytes_in > (SIZE_MAX - BUDGET_BASE) / factor ? SIZE_MAX : bytes_in * factor + BUDGET_BASE;
     *bump = (struct bump){.arena = arena, .chunk_size = chunk_size, .budget = budget};
 }
 

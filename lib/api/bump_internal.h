@@ -18,7 +18,9 @@ struct bump {
     size_t budget; // bytes that may still be asked of the arena
 };
 
-// What a decoder may use for bytes_in bytes of input: 8 times as much and 1 MiB.
-void bump_init(struct bump *bump, struct arena *arena, size_t bytes_in);
+// What a decoder may use for bytes_in bytes of input: factor times as much and 1 MiB. 16 is enough
+// for whatever our messages hold when they are meant well.
+enum { BUMP_FACTOR = 16 };
+void bump_init(struct bump *bump, struct arena *arena, size_t bytes_in, size_t factor);
 // Zeroed. NULL: over the budget or the arena's maximum. alignment is a power of two, at most 16.
 void *bump_alloc(struct bump *bump, size_t size, size_t alignment);

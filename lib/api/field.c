@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api/field_internal.h"
+#include "api/google/protobuf/struct.pb-c.h"
 #include "base/assert.h"
 #include "base/map.h"
 
@@ -120,24 +121,66 @@ void field_keep_last_of_key(const ProtobufCMessage *message, const ProtobufCFiel
     map_destroy(last);
 }
 
-bool field_has_duplicate_key(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                             struct str *out_key)
+bool field_has_duplicate_key(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
 {
     size_t count = *field_count(message, field);
     ProtobufCMessage **entries = *(ProtobufCMessage ***)field_place(message, field);
     bool is_duplicate = false;
     if (count <= SMALL_MAP_MAX) {
-        for (size_t i = 0; i < count && !is_duplicate; i++) {
+        for (size_t i = 0; i < count && !is_duplicate; i++)
             is_duplicate = is_repeated_later(entries, count, i);
-            *out_key = key_of(entries[i]);
-        }
         return is_duplicate;
     }
     struct map *seen = map_create();
-    for (size_t i = 0; i < count && !is_duplicate; i++) {
-        *out_key = key_of(entries[i]);
-        is_duplicate = map_put(seen, *out_key, entries[i]) != NULL;
-    }
+    for (size_t i = 0; i < count && !is_duplicate; i++)
+        is_duplicate = map_put(seen, key_of(entries[i]), entries[i]) != NULL;
     map_destroy(seen);
     return is_duplicate;
+}
+
+// --- Names in JSON
+
+static bool is_json_name(const char *declared, struct str name)
+{
+    size_t at = 0;
+    bool is_upper = false;
+    for (const char *c = declared; *c != '\0'; c++) {
+        if (*c == '_') {
+            is_upper = true;
+            continue;
+        }
+        char wanted = is_upper && *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
+        if (at == name.len || name.data[at++] != wanted)
+            return false;
+        is_upper = false;
+    }
+    return at == name.len;
+}
+
+const ProtobufCFieldDescriptor *field_document(const ProtobufCMessageDescriptor *descriptor)
+{
+    const ProtobufCFieldDescriptor *document =
+        protobuf_c_message_descriptor_get_field_by_name(descriptor, "document");
+    if (document == NULL || document->type != PROTOBUF_C_TYPE_MESSAGE ||
+        document->descriptor != &google__protobuf__struct__descriptor)
+        return NULL;
+    const ProtobufCFieldDescriptor *payload =
+        protobuf_c_message_descriptor_get_field_by_name(descriptor, "payload");
+    return payload != NULL && field_is_map(payload) ? document : NULL;
+}
+
+const ProtobufCFieldDescriptor *field_by_json_name(const ProtobufCMessageDescriptor *descriptor,
+                                                   struct str name)
+{
+    if (str_equal(name, STR("payload")) || str_equal(name, STR("document"))) {
+        const ProtobufCFieldDescriptor *document = field_document(descriptor);
+        if (document != NULL)
+            return name.data[0] == 'p' ? document : NULL;
+    }
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        if (is_json_name(field->name, name) || str_equal_cstr(name, field->name))
+            return field;
+    }
+    return NULL;
 }

@@ -23,5 +23,13 @@ bool field_is_map(const ProtobufCFieldDescriptor *field);
 // Of several entries with one key the last counts: close the gaps that the others leave.
 void field_keep_last_of_key(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field);
 // Whether two entries have the same key.
-bool field_has_duplicate_key(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                             struct str *out_key);
+bool field_has_duplicate_key(const ProtobufCMessage *message,
+                             const ProtobufCFieldDescriptor *field);
+
+// A field by its name in JSON (lowerCamelCase) or as it is declared (snake_case); NULL: none. Of a
+// message with a map `payload` and a Struct `document` the name `payload` finds the Struct, and
+// `document` nothing.
+const ProtobufCFieldDescriptor *field_by_json_name(const ProtobufCMessageDescriptor *descriptor,
+                                                   struct str name);
+// The Struct that goes by the name `payload`; NULL: the message is not of this kind.
+const ProtobufCFieldDescriptor *field_document(const ProtobufCMessageDescriptor *descriptor);

@@ -422,7 +422,7 @@ enum status message_decode(const ProtobufCMessageDescriptor *descriptor, struct 
                            struct arena *arena, struct error *error, ProtobufCMessage **out_message)
 {
     struct decoder decoder; // the frames are not worth clearing
-    bump_init(&decoder.bump, arena, bytes.len);
+    bump_init(&decoder.bump, arena, bytes.len, BUMP_FACTOR);
     decoder.error = error;
     decoder.depth = 0;
     ProtobufCMessage *message = new_message(&decoder, descriptor);

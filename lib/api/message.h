@@ -15,7 +15,7 @@
 // stay inside their parents. Repeated numbers are read packed, unpacked or split; a message that
 // comes twice is merged; of several entries of a map with one key the last counts; unknown fields,
 // and fields with another wire type than theirs, are skipped and not kept. INVALID: malformed, the
-// error names the field. EXHAUSTED: the decoded form would take more than 8 times the bytes and
+// error names the field. EXHAUSTED: the decoded form would take more than 16 times the bytes and
 // 1 MiB, or pass the arena's maximum.
 enum status message_decode(const ProtobufCMessageDescriptor *descriptor, struct span bytes,
                            struct arena *arena, struct error *error,
