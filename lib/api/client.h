@@ -16,13 +16,14 @@ struct client_request {
     const ProtobufCMessage *message;
     uint64_t deadline_ns; // monotonic; UINT64_MAX: none
     bool waits_for_ready;
+    bool is_stream; // the answer is a server stream
     const struct metadata *metadata;
     uint32_t metadata_count;
     void *context;
     // Unary: the answer, or NULL with a status and its text. Stream: called for each message with
     // STATUS_OK, then once with NULL and the final status. message and text are borrowed until it
     // returns, unless arena was given: then the message lives there.
-    struct arena *arena; // NULL: one is made for each answer
+    struct arena *arena; // NULL: memory that goes with the call, or with each message of a stream
     void (*done)(enum status status, struct str text, const ProtobufCMessage *message,
                  void *context);
 };

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/status.h"
@@ -50,6 +51,8 @@ struct channel_request {
     const struct metadata *metadata; // copied
     uint32_t metadata_count;
     void *context;
+    size_t context_size; // more than 0: context is copied and its copy, which the callbacks get,
+                         // goes with the call
     // One message of the answer, borrowed until it returns.
     void (*received)(struct span message, void *context);
     // The end: exactly once, not after channel_call_cancel. text is borrowed.
@@ -57,6 +60,10 @@ struct channel_request {
 };
 
 struct channel_call *channel_call(struct channel *channel, const struct channel_request *request);
+// The context, or its copy; and memory that goes with the call, for what belongs to the answer.
+// Both not after done or cancel.
+void *channel_call_context(struct channel_call *call);
+struct arena *channel_call_arena(struct channel_call *call);
 // No further callback comes. Inside or outside of callbacks, but not after done.
 void channel_call_cancel(struct channel_call *call);
 

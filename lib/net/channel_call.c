@@ -17,7 +17,8 @@ enum {
     INBOX_SLACK = 65536, // delivered bytes at the front of an inbox that need not be moved over
 };
 
-#define ARENA_SIZE_MAX ((size_t)1 << 20)
+// What a caller puts there is bounded by the size of the answer.
+#define ARENA_SIZE_MAX ((size_t)1 << 30)
 
 // --- Life
 
@@ -304,6 +305,10 @@ struct channel_call *channel_call_create(struct channel_loop *owner,
     call->deadline_ns = request->deadline_ns;
     call->waits_for_ready = request->waits_for_ready;
     call->context = request->context;
+    if (request->context_size > 0) {
+        call->context = arena_alloc(call->arena, request->context_size);
+        memcpy(call->context, request->context, request->context_size);
+    }
     call->received = request->received;
     call->done = request->done;
     if (owner->is_closing) {
@@ -496,6 +501,16 @@ void channel_call_fail_soon(struct channel_call *call, enum status status, struc
     drop_inbox(call);
     channel_call_set_end(call, status, text);
     channel_call_schedule(call);
+}
+
+void *channel_call_context(struct channel_call *call)
+{
+    return call->context;
+}
+
+struct arena *channel_call_arena(struct channel_call *call)
+{
+    return call->arena;
 }
 
 // --- Back-pressure

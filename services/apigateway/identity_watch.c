@@ -139,6 +139,7 @@ static void open_watch(struct timer *timer)
         .method = "WatchIdentity",
         .message = &message.base,
         .deadline_ns = UINT64_MAX,
+        .is_stream = true,
         .metadata = &proof,
         .metadata_count = 1,
         .context = watch,
