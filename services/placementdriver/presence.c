@@ -54,8 +54,8 @@ static uint32_t find_place(const struct presence *presence, uint64_t worker_id)
 const struct worker_presence *presence_worker(const struct presence *presence, uint64_t worker_id)
 {
     uint32_t place = find_place(presence, worker_id);
-    bool is_there = place < presence->worker_count &&
-                    presence->workers[place].worker_id == worker_id;
+    bool is_there =
+        place < presence->worker_count && presence->workers[place].worker_id == worker_id;
     return is_there ? &presence->workers[place] : NULL;
 }
 
@@ -67,8 +67,8 @@ static struct worker_presence *find_or_add(struct presence *presence, uint64_t w
     if (presence->worker_count == presence->worker_capacity) {
         presence->worker_capacity =
             presence->worker_capacity == 0 ? 8 : presence->worker_capacity * 2;
-        presence->workers = mem_resize(presence->workers, presence->worker_capacity *
-                                                              sizeof(*presence->workers));
+        presence->workers =
+            mem_resize(presence->workers, presence->worker_capacity * sizeof(*presence->workers));
     }
     struct worker_presence *worker = &presence->workers[place];
     memmove(worker + 1, worker, (presence->worker_count - place) * sizeof(*worker));
@@ -106,8 +106,7 @@ static int compare_ids(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static void set_running_shards(struct worker_presence *worker, const uint64_t *shards,
-                               size_t count)
+static void set_running_shards(struct worker_presence *worker, const uint64_t *shards, size_t count)
 {
     mem_free(worker->running_shards);
     worker->running_shards = mem_alloc((count + 1) * sizeof(*shards));
@@ -172,8 +171,8 @@ bool presence_runs_shard(const struct presence *presence, uint64_t worker_id, ui
     const struct worker_presence *worker = presence_worker(presence, worker_id);
     if (worker == NULL || worker->running_shard_count == 0)
         return false;
-    return bsearch(&shard_id, worker->running_shards, worker->running_shard_count,
-                   sizeof(shard_id), compare_ids) != NULL;
+    return bsearch(&shard_id, worker->running_shards, worker->running_shard_count, sizeof(shard_id),
+                   compare_ids) != NULL;
 }
 
 // --- Rerankers
@@ -209,8 +208,7 @@ static struct reranker *find_reranker(struct presence *presence, struct str addr
 
 uint64_t presence_register_reranker(struct presence *presence,
                                     const MESSAGE(RegisterRerankerRequest) * request,
-                                    struct str capabilities, uint64_t now_ns,
-                                    int64_t unix_seconds)
+                                    struct str capabilities, uint64_t now_ns, int64_t unix_seconds)
 {
     forget_rerankers(presence, now_ns);
     struct str address = str_from_cstr(request->grpc_address);
@@ -223,9 +221,8 @@ uint64_t presence_register_reranker(struct presence *presence,
         if (presence->reranker_count >= PRESENCE_RERANKER_COUNT_MAX)
             return 0;
         id = presence->next_reranker_id++;
-        presence->rerankers =
-            mem_resize(presence->rerankers,
-                       (presence->reranker_count + 1) * sizeof(*presence->rerankers));
+        presence->rerankers = mem_resize(presence->rerankers, (presence->reranker_count + 1) *
+                                                                  sizeof(*presence->rerankers));
         reranker = &presence->rerankers[presence->reranker_count++];
     }
     *reranker = (struct reranker){
@@ -245,8 +242,8 @@ uint64_t presence_register_reranker(struct presence *presence,
 }
 
 bool presence_reranker_heartbeat(struct presence *presence, uint64_t id,
-                                 const MESSAGE(RerankerHeartbeatRequest) * request,
-                                 uint64_t now_ns, int64_t unix_seconds)
+                                 const MESSAGE(RerankerHeartbeatRequest) * request, uint64_t now_ns,
+                                 int64_t unix_seconds)
 {
     for (uint32_t i = 0; i < presence->reranker_count; i++) {
         struct reranker *reranker = &presence->rerankers[i];

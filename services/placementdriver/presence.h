@@ -82,10 +82,10 @@ bool presence_is_healthy(const struct presence *presence, uint64_t worker_id);
 bool presence_runs_shard(const struct presence *presence, uint64_t worker_id, uint64_t shard_id);
 
 // The same address has the same id. 0: there are too many.
-uint64_t presence_register_reranker(
-    struct presence *presence,
-    const Vectron__Placementdriver__V1__RegisterRerankerRequest *request,
-    struct str capabilities, uint64_t now_ns, int64_t unix_seconds);
+uint64_t
+presence_register_reranker(struct presence *presence,
+                           const Vectron__Placementdriver__V1__RegisterRerankerRequest *request,
+                           struct str capabilities, uint64_t now_ns, int64_t unix_seconds);
 // False: not known.
 bool presence_reranker_heartbeat(
     struct presence *presence, uint64_t id,
