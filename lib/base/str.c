@@ -33,6 +33,16 @@ static char to_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
+bool str_equal_in_constant_time(struct str a, struct str b)
+{
+    volatile uint8_t difference = 0;
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++)
+        difference |= (uint8_t)(a.data[i] ^ b.data[i]);
+    return difference == 0;
+}
+
 bool str_equal_ignoring_case(struct str a, struct str b)
 {
     if (a.len != b.len)

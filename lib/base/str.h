@@ -28,6 +28,8 @@ struct str span_str(struct span span);
 
 bool str_equal(struct str a, struct str b);
 bool str_equal_cstr(struct str a, const char *b);
+// In a time that tells nothing of where they differ; for secrets.
+bool str_equal_in_constant_time(struct str a, struct str b);
 bool str_equal_ignoring_case(struct str a, struct str b); // ASCII only
 int str_compare(struct str a, struct str b);              // bytewise, shorter first
 bool str_starts_with(struct str str, struct str prefix);

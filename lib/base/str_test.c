@@ -137,4 +137,13 @@ TEST(utf8)
     CHECK_EQ_U64(str_utf8_size((struct str){0}), 0);
 }
 
+TEST(secrets_are_equal_or_not)
+{
+    CHECK(str_equal_in_constant_time(STR("secret"), STR("secret")));
+    CHECK(str_equal_in_constant_time(STR(""), STR("")));
+    CHECK(!str_equal_in_constant_time(STR("secret"), STR("secreT")));
+    CHECK(!str_equal_in_constant_time(STR("secret"), STR("secre")));
+    CHECK(!str_equal_in_constant_time(STR(""), STR("s")));
+}
+
 TEST_MAIN()
