@@ -142,21 +142,11 @@ struct buf *rpc_scratch(struct rpc *rpc)
 
 // --- A call comes in
 
-static bool is_same_secret(struct str a, struct str b)
-{
-    volatile uint8_t difference = 0;
-    if (a.len != b.len)
-        return false;
-    for (size_t i = 0; i < a.len; i++)
-        difference |= (uint8_t)(a.data[i] ^ b.data[i]);
-    return difference == 0;
-}
-
 static bool is_refused_as_internal(const struct rpc *rpc)
 {
     struct str token = rpc->router->options.internal_token;
     return rpc->entry != NULL && rpc->entry->method->is_internal && token.len > 0 &&
-           !is_same_secret(token, call_metadata(rpc->call, STR("vectron-internal")));
+           !str_equal_in_constant_time(token, call_metadata(rpc->call, STR("vectron-internal")));
 }
 
 // The method of a gRPC call; answered when there is none.
@@ -233,7 +223,9 @@ static void on_release(struct call *call, void *context)
 {
     (void)context;
     // A page answers by itself, so only here its end is seen.
-    rpc_finished(call_user(call), STATUS_OK);
+    struct rpc *rpc = call_user(call);
+    rpc_finished(rpc, STATUS_OK);
+    arena_destroy(rpc->large_arena);
 }
 
 const struct call_handler rpc_call_handler = {

@@ -14,6 +14,8 @@
 
 enum { DECODE_INLINE_MAX = 1 << 20, FAIL_TEXT_SIZE = 1024 };
 
+#define LARGE_MEMORY_MAX ((size_t)4 << 30)
+
 // --- The request
 
 static void handle(struct rpc *rpc)
@@ -47,12 +49,12 @@ void rpc_proceed(struct rpc *rpc)
     handle(rpc);
 }
 
-static enum status decode(struct rpc *rpc, struct span bytes, struct error *error,
-                          ProtobufCMessage **out_message)
+static enum status decode(struct rpc *rpc, struct span bytes, struct arena *arena,
+                          struct error *error, ProtobufCMessage **out_message)
 {
     if (rpc_is_http(rpc))
-        return rpc_http_decode(rpc, bytes, error, out_message);
-    return message_decode(rpc->entry->input, bytes, rpc_arena(rpc), error, out_message);
+        return rpc_http_decode(rpc, bytes, arena, error, out_message);
+    return message_decode(rpc->entry->input, bytes, arena, error, out_message);
 }
 
 static void decoded(struct rpc *rpc, enum status status, const struct error *error,
@@ -80,8 +82,8 @@ struct large {
 static void decode_pooled(struct rpc *rpc, void *context)
 {
     struct large *large = context;
-    large->status =
-        decode(rpc, (struct span){large->bytes, large->size}, &large->error, &large->message);
+    large->status = decode(rpc, (struct span){large->bytes, large->size}, rpc->large_arena,
+                           &large->error, &large->message);
 }
 
 static void decoded_pooled(struct rpc *rpc, void *context)
@@ -104,6 +106,8 @@ static void decode_large(struct rpc *rpc, struct span bytes)
     large->bytes = copy;
     large->size = bytes.len;
     rpc->is_decoding = true;
+    // Its own memory, because the request's is the loop's, which may end the request meanwhile.
+    rpc->large_arena = arena_create(LARGE_MEMORY_MAX);
     rpc_run_pooled(rpc, decode_pooled, decoded_pooled, large);
     if (rpc_is_done(rpc)) { // the pool is full: neither function is called
         rpc->is_decoding = false;
@@ -144,7 +148,7 @@ void rpc_receive(struct rpc *rpc, struct span bytes)
     }
     struct error error = {0};
     ProtobufCMessage *message = NULL;
-    enum status status = decode(rpc, bytes, &error, &message);
+    enum status status = decode(rpc, bytes, rpc_arena(rpc), &error, &message);
     decoded(rpc, status, &error, message);
 }
 
@@ -236,8 +240,6 @@ void rpc_fail_error(struct rpc *rpc, enum status status, const struct error *err
 
 void rpc_add_header(struct rpc *rpc, struct str name, struct str value)
 {
-    if (!rpc_is_http(rpc))
-        return;
     rpc->has_retry_after |= str_equal_cstr(name, "retry-after");
     rpc->has_authenticate |= str_equal_cstr(name, "www-authenticate");
     call_add_header(rpc->call, name, value);

@@ -100,7 +100,7 @@ void rpc_fail(struct rpc *rpc, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 // Fail with the text that a callee wrote.
 void rpc_fail_error(struct rpc *rpc, enum status status, const struct error *error);
-// HTTP only: the answer carries this header (Retry-After, WWW-Authenticate).
+// The answer carries this header (retry-after, www-authenticate); over gRPC it is metadata.
 void rpc_add_header(struct rpc *rpc, struct str name, struct str value);
 
 void rpc_ref(struct rpc *rpc);

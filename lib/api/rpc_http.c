@@ -175,9 +175,9 @@ bool rpc_http_find(struct rpc *rpc)
 
 // --- The request's message
 
-static enum status set_query(struct rpc *rpc, ProtobufCMessage *message, struct error *error)
+static enum status set_query(struct rpc *rpc, ProtobufCMessage *message, struct arena *arena,
+                             struct error *error)
 {
-    struct arena *arena = rpc_arena(rpc);
     struct str rest = call_query(rpc->call);
     while (rest.len > 0) {
         struct str value = str_cut(&rest, '&');
@@ -193,17 +193,16 @@ static enum status set_query(struct rpc *rpc, ProtobufCMessage *message, struct 
     return STATUS_OK;
 }
 
-enum status rpc_http_decode(struct rpc *rpc, struct span body, struct error *error,
-                            ProtobufCMessage **out_message)
+enum status rpc_http_decode(struct rpc *rpc, struct span body, struct arena *arena,
+                            struct error *error, ProtobufCMessage **out_message)
 {
     const struct rpc_entry *entry = rpc->entry;
-    struct arena *arena = rpc_arena(rpc);
     ProtobufCMessage *message = arena_alloc(arena, entry->input->sizeof_message);
     protobuf_c_message_init(entry->input, message);
     if (entry->method->prepare_http != NULL)
         entry->method->prepare_http(message);
     TRY(json_decode_body(span_str(body), arena, error, message));
-    TRY(set_query(rpc, message, error));
+    TRY(set_query(rpc, message, arena, error));
     for (uint32_t i = 0; i < rpc->variable_count; i++)
         TRY(json_set_field(message, rpc->variables[i].name, rpc->variables[i].text, arena, error));
     *out_message = message;

@@ -80,6 +80,7 @@ struct rpc {
     const struct rpc_page *page;
     ProtobufCMessage *request;
     struct span body;
+    struct arena *large_arena; // of a request that was decoded on the pool, or NULL
     void *user;
     uint64_t started_ns;
     struct route_variable variables[ROUTE_VARIABLES_MAX];
@@ -113,8 +114,9 @@ struct buf *rpc_scratch(struct rpc *rpc);
 
 // Find the page or route; answers at once what is neither, and OPTIONS. False: it was answered.
 bool rpc_http_find(struct rpc *rpc);
-enum status rpc_http_decode(struct rpc *rpc, struct span body, struct error *error,
-                            ProtobufCMessage **out_message);
+// Everything that is decoded lies in the arena. Loop or pool.
+enum status rpc_http_decode(struct rpc *rpc, struct span body, struct arena *arena,
+                            struct error *error, ProtobufCMessage **out_message);
 void rpc_http_reply(struct rpc *rpc, const ProtobufCMessage *message);
 void rpc_http_fail(struct rpc *rpc, int http_code, enum status status, struct str text);
 
