@@ -42,7 +42,8 @@ static void inproc_finish(struct call *call, enum status status, struct str text
     struct channel_call *client = peer->client;
     if (client == NULL || client->has_end)
         return;
-    channel_call_set_end(client, status, text);
+    // What a peer on the other side of a connection would see of it.
+    channel_call_set_end(client, status_from_grpc_code(status_grpc_code(status)), text);
     channel_call_schedule(client);
 }
 
