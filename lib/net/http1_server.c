@@ -496,48 +496,37 @@ static void parse_input(struct http1_session *session)
 
 // --- The answer
 
+// RFC 9110, section 15, as far as we answer with it.
 static const char *reason_of(int http_code)
 {
-    const char *name = NULL;
-    switch (http_code) {
-    case 200:
-        name = "OK";
-        break;
-    case 204:
-        name = "No Content";
-        break;
-    case 304:
-        name = "Not Modified";
-        break;
-    case 400:
-        name = "Bad Request";
-        break;
-    case 401:
-        name = "Unauthorized";
-        break;
-    case 403:
-        name = "Forbidden";
-        break;
-    case 404:
-        name = "Not Found";
-        break;
-    case 413:
-        name = "Content Too Large";
-        break;
-    case 429:
-        name = "Too Many Requests";
-        break;
-    case 500:
-        name = "Internal Server Error";
-        break;
-    case 503:
-        name = "Service Unavailable";
-        break;
-    default:
-        name = http_code < 400 ? "Success" : "Error";
-        break;
+    static const struct {
+        int code;
+        const char *reason;
+    } reasons[] = {
+        {200, "OK"},
+        {204, "No Content"},
+        {304, "Not Modified"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {413, "Content Too Large"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {499, "Client Closed Request"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+    };
+    for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
+        if (reasons[i].code == http_code)
+            return reasons[i].reason;
     }
-    return name;
+    return http_code < 400 ? "Success" : "Error";
 }
 
 // Whether the rest of the request can be read over, so that the next one is found.
