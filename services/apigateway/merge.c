@@ -34,12 +34,13 @@ Vectron__Worker__V1__ShardHit **merge_hits(struct hit_list *lists, size_t list_c
         arena_try_alloc(arena, (count + 1) * sizeof(merged[0]));
     if (merged == NULL)
         return NULL;
-    for (size_t i = 0; i < count; i++) {
-        struct hit_list *list = best_list(lists, list_count);
-        merged[i] = list->hits[0];
+    size_t merged_count = 0;
+    struct hit_list *list = NULL;
+    while (merged_count < count && (list = best_list(lists, list_count)) != NULL) {
+        merged[merged_count++] = list->hits[0];
         list->hits++;
         list->count--;
     }
-    *out_count = count;
+    *out_count = merged_count;
     return merged;
 }

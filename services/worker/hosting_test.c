@@ -38,7 +38,7 @@ make_collection(const struct map_shape *shape, uint32_t shard_id, struct arena *
     Vectron__Placementdriver__V1__MapCollection *collection =
         arena_alloc(arena, sizeof(*collection));
     Vectron__Placementdriver__V1__MapShard *shard = arena_alloc(arena, sizeof(*shard));
-    char name[8];
+    char name[16];
     vectron__placementdriver__v1__map_collection__init(collection);
     vectron__placementdriver__v1__map_shard__init(shard);
     (void)snprintf(name, sizeof(name), "c%u", shard_id);
