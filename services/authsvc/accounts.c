@@ -193,7 +193,7 @@ enum status accounts_list_keys(struct accounts *accounts, struct str user_id, st
     struct str position = {0};
     uint32_t page_count = 0;
     uint32_t count = 0;
-    struct scan keys = {.prefix = key_of_key(arena, user_id, (struct str){0}),
+    struct scan keys = {.prefix = key_of_key(arena, user_id, STR("")),
                         .descriptor = &vectron__auth__v1__stored_key__descriptor,
                         .limit = PAGE_SIZE};
     do {
