@@ -46,7 +46,7 @@ static enum status read_create(const PD(CreateCollectionRequest) * request, stru
     if (request->dimension < 1 || request->dimension > LIMIT_DIMENSION_MAX)
         return error_set(error, STATUS_INVALID, "dimension is %d; it must be 1 to %d",
                          request->dimension, LIMIT_DIMENSION_MAX);
-    if (!distance_from_str(distance, &out_command->distance))
+    if (!distance_parse(distance, &out_command->distance))
         return error_set(error, STATUS_INVALID,
                          "distance \"%.*s\" is unknown; it must be cosine, euclidean or dot",
                          distance.len < 64 ? (int)distance.len : 64, distance.data);

@@ -33,7 +33,7 @@ const char *distance_text(enum distance distance)
     return distance_texts[distance];
 }
 
-bool distance_from_str(struct str text, enum distance *out_distance)
+bool distance_parse(struct str text, enum distance *out_distance)
 {
     if (text.len == 0) {
         *out_distance = DISTANCE_COSINE;

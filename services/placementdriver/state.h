@@ -120,6 +120,6 @@ struct entry *state_entry(const struct state *state, struct str key);           
 
 const char *distance_text(enum distance distance);
 // Empty means cosine. False: no such distance.
-bool distance_from_str(struct str text, enum distance *out_distance);
+bool distance_parse(struct str text, enum distance *out_distance);
 // A collection's name without its owner, as people know it.
 struct str collection_short_name(struct str name);

@@ -339,9 +339,9 @@ TEST(damaged_bytes_are_refused)
 TEST(names_and_distances)
 {
     enum distance distance = DISTANCE_DOT;
-    CHECK(distance_from_str(STR(""), &distance) && distance == DISTANCE_COSINE);
-    CHECK(distance_from_str(STR("euclidean"), &distance) && distance == DISTANCE_EUCLIDEAN);
-    CHECK(!distance_from_str(STR("Cosine"), &distance));
+    CHECK(distance_parse(STR(""), &distance) && distance == DISTANCE_COSINE);
+    CHECK(distance_parse(STR("euclidean"), &distance) && distance == DISTANCE_EUCLIDEAN);
+    CHECK(!distance_parse(STR("Cosine"), &distance));
     CHECK_STR(collection_short_name(STR("user/docs")), STR("docs"));
     CHECK_STR(collection_short_name(STR("docs")), STR("docs"));
 }
