@@ -41,6 +41,8 @@ struct authsvc {
     struct rpc_router *grpc_router;
     struct rpc_router *http_router;
     struct server *server;
+    char grpc_address[128]; // as bound
+    char http_address[128];
     bool users_choose_plan;
     bool is_shared; // other processes may change the accounts too
 

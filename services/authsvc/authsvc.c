@@ -24,7 +24,6 @@
 // The auth service: settings, the listeners and what hangs on them, start and end.
 
 enum {
-    ADDRESS_SIZE = 128,
     RECORD_THREADS = 4, // they wait for the store
     RECORD_QUEUE_MAX = 1024,
     PASSWORD_THREADS = 2, // each takes a processor and 19 MiB
@@ -304,21 +303,31 @@ static void warn_when_open(struct str text, const struct tls *tls)
                  LOG_STR("address", text));
 }
 
-static enum status listen_on(struct authsvc *authsvc, const struct config *config,
-                             const char *setting, struct listener_options options,
-                             struct error *error)
+static enum status listen_on(struct authsvc *authsvc, struct str address,
+                             struct listener_options options, struct error *error,
+                             char out_address[static 128])
 {
-    char address[ADDRESS_SIZE];
+    options.address = address;
     options.handler = &rpc_call_handler;
     options.is_public = true;
     options.message_size_max = LIMIT_REQUEST_SIZE_CONTROL;
-    options.address = config_str(config, setting);
-    enum status status = server_listen(authsvc->server, &options, error, address);
-    if (status != STATUS_OK)
-        return error_prefix(error, status, "%s", setting);
-    warn_when_open(options.address, options.tls);
-    ready_add(options.has_grpc ? "grpc" : "http", address);
+    TRY(server_listen(authsvc->server, &options, error, out_address));
+    warn_when_open(address, options.tls);
+    ready_add(options.has_grpc ? "grpc" : "http", out_address);
     return STATUS_OK;
+}
+
+// For services of the same process; without TLS, because nothing goes over a wire.
+static enum status listen_in_process(struct authsvc *authsvc, struct str address,
+                                     struct listener_options options, struct error *error)
+{
+    char bound[128];
+    if (address.len == 0)
+        return STATUS_OK;
+    if (!str_starts_with(address, STR("inproc:")))
+        return error_set(error, STATUS_INVALID, "\"%.*s\" is not inproc:NAME", STR_ARG(address));
+    options.tls = NULL;
+    return listen_on(authsvc, address, options, error, bound);
 }
 
 static enum status start_listeners(struct authsvc *authsvc, const struct config *config,
@@ -336,15 +345,16 @@ static enum status start_listeners(struct authsvc *authsvc, const struct config 
         .has_http = true,
     };
     authsvc->server = server_create(authsvc->net);
-    TRY(listen_on(authsvc, config, "grpc-port", grpc, error));
-    TRY(listen_on(authsvc, config, "http-port", http, error));
-    if (config_str(config, "inproc-addr").len == 0)
-        return STATUS_OK;
-    if (!str_starts_with(config_str(config, "inproc-addr"), STR("inproc:")))
-        return error_set(error, STATUS_INVALID, "inproc-addr: \"%s\" is not inproc:NAME",
-                         config_str(config, "inproc-addr").data);
-    grpc.tls = NULL;
-    return listen_on(authsvc, config, "inproc-addr", grpc, error);
+    enum status status =
+        listen_on(authsvc, config_str(config, "grpc-port"), grpc, error, authsvc->grpc_address);
+    if (status != STATUS_OK)
+        return error_prefix(error, status, "grpc-port");
+    status =
+        listen_on(authsvc, config_str(config, "http-port"), http, error, authsvc->http_address);
+    if (status != STATUS_OK)
+        return error_prefix(error, status, "http-port");
+    status = listen_in_process(authsvc, config_str(config, "inproc-addr"), grpc, error);
+    return status == STATUS_OK ? status : error_prefix(error, status, "inproc-addr");
 }
 
 static enum status start_parts(struct authsvc *authsvc, const struct config *config,
