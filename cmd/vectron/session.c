@@ -199,12 +199,10 @@ enum status session_read_file(struct session *session, struct str path, size_t s
     buf_init(&text, size_max);
     size_t size = 0;
     do {
-        uint8_t *room = buf_reserve(&text, 65536);
-        if (room == NULL)
-            break;
-        size = fread(room, 1, 65536, file);
-        buf_commit(&text, size);
-    } while (size > 0);
+        char piece[16384];
+        size = fread(piece, 1, sizeof(piece), file);
+        buf_append(&text, piece, size);
+    } while (size > 0 && !buf_has_overflowed(&text));
     bool has_failed = ferror(file) != 0;
     if (file != stdin)
         (void)fclose(file); // it was only read

@@ -13,7 +13,7 @@
 // themselves wait on a stack, so the depth is bounded by it and not by the thread's.
 
 enum {
-    DEPTH_MAX = 100,
+    DEPTH_MAX = 128,     // a payload of one level too many still gets the answer that is about it
     FIELDS_MAX = 64,     // of one of our messages
     PATH_SIZE_MAX = 200, // of a field's path in an error
 };
@@ -306,7 +306,7 @@ static enum status push_frame(struct decoder *decoder, ProtobufCMessage *message
                               struct span bytes)
 {
     if (decoder->depth == DEPTH_MAX)
-        return fail(decoder, field, "messages are nested more than 100 deep");
+        return fail(decoder, field, "messages are nested more than 128 deep");
     struct frame *frame = &decoder->frames[decoder->depth++];
     frame->message = message;
     // An empty message may come without an address.

@@ -11,7 +11,7 @@
 // descriptors are protobuf-c's; the decoder is ours, since protobuf-c's spends 40 bytes and more on
 // each unpacked number and each unknown field. Any thread.
 
-// Decode into the arena. Nesting is at most 100 deep, strings are valid UTF-8 without NUL, lengths
+// Decode into the arena. Nesting is at most 128 deep, strings are valid UTF-8 without NUL, lengths
 // stay inside their parents. Repeated numbers are read packed, unpacked or split; a message that
 // comes twice is merged; of several entries of a map with one key the last counts; unknown fields,
 // and fields with another wire type than theirs, are skipped and not kept. INVALID: malformed, the

@@ -264,10 +264,10 @@ TEST(depth_is_bounded)
 {
     uint8_t bytes[1024];
     ProtobufCMessage *message = NULL;
-    CHECK_OK(decode(&google__protobuf__value__descriptor, nested_value(bytes, 98), &message));
-    CHECK_STATUS(decode(&google__protobuf__value__descriptor, nested_value(bytes, 100), &message),
+    CHECK_OK(decode(&google__protobuf__value__descriptor, nested_value(bytes, 126), &message));
+    CHECK_STATUS(decode(&google__protobuf__value__descriptor, nested_value(bytes, 128), &message),
                  STATUS_INVALID);
-    CHECK_CONTAINS(str_from_cstr(error.text), STR("nested more than 100 deep"));
+    CHECK_CONTAINS(str_from_cstr(error.text), STR("nested more than 128 deep"));
     // Groups in an unknown field.
     memset(bytes, 0x0b, sizeof(bytes));
     check_fails(&google__protobuf__list_value__descriptor, (struct span){bytes, sizeof(bytes)},

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "api/rpc_internal.h"
@@ -7,6 +8,16 @@
 // The router: what was added to it, and the way of a call from the network to its method.
 
 enum { ROUTER_ARENA_SIZE_MAX = 16 << 20, SCRATCH_KEPT_MAX = 1 << 20 };
+
+static void register_metrics(struct rpc_router *router)
+{
+    for (int status = 0; status < STATUS_COUNT; status++) {
+        char labels[64];
+        (void)snprintf(labels, sizeof(labels), "status=\"%s\"", status_name((enum status)status));
+        router->requests[status] = metric_counter("vectron_requests_total", labels,
+                                                  "Requests that have ended, by their status.");
+    }
+}
 
 struct rpc_router *rpc_router_create(const struct rpc_router_options *options)
 {
@@ -18,6 +29,7 @@ struct rpc_router *rpc_router_create(const struct rpc_router_options *options)
     router->methods = map_create();
     router->services = map_create();
     router->health = health_create();
+    register_metrics(router);
     health_add(router);
     reflection_add(router);
     return router;

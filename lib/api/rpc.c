@@ -159,6 +159,7 @@ void rpc_finished(struct rpc *rpc, enum status status)
     if (rpc->was_finished)
         return;
     rpc->was_finished = true;
+    metric_add(rpc->router->requests[status], 1);
     if (rpc->router->options.finished == NULL)
         return;
     uint64_t now_ns = loop_now_ns(call_loop(rpc->call));

@@ -8,6 +8,7 @@
 #include "api/rpc.h"
 #include "base/buf.h"
 #include "base/map.h"
+#include "base/metrics.h"
 #include "net/loop.h"
 #include "net/pool.h"
 
@@ -63,6 +64,7 @@ struct rpc_router {
     struct health *health;
     struct reflection *reflection;
     struct arena *arena;                // of all of the above
+    struct metric *requests[STATUS_COUNT];
     struct buf *scratch[RPC_LOOPS_MAX]; // of each loop, for the bytes of an answer
 };
 
