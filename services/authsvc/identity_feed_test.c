@@ -47,8 +47,8 @@ struct watch {
     uint32_t seen_count;
     uint32_t message_count;
     uint32_t snapshot_count;
-    bool has_begun;
     bool has_ended;
+    bool is_closed; // nothing comes any more
     enum status status;
 };
 
@@ -135,7 +135,7 @@ static void cancel(struct task *task)
     if (!has_ended)
         channel_call_cancel(watch->call);
     pthread_mutex_lock(&watch->lock);
-    watch->has_ended = true;
+    watch->is_closed = true;
     pthread_cond_broadcast(&watch->changed);
     pthread_mutex_unlock(&watch->lock);
 }
@@ -178,7 +178,7 @@ static struct watch *watch_open(struct auth_test *test)
 static void watch_close(struct watch *watch)
 {
     loop_post(net_loop(watch->test->net, 0), &watch->end);
-    WAIT_UNTIL(watch, watch->has_ended);
+    WAIT_UNTIL(watch, watch->is_closed);
     pthread_cond_destroy(&watch->changed);
     pthread_mutex_destroy(&watch->lock);
     mem_free(watch);
