@@ -31,12 +31,20 @@ static enum status decode_object(struct decoder *decoder, ProtobufCMessage *mess
 
 static enum status fail(struct decoder *decoder, const char *problem)
 {
-    return json_fail(&decoder->reader, STATUS_INVALID, problem);
+    (void)json_fail(&decoder->reader, STATUS_INVALID, problem);
+    return STATUS_INVALID;
+}
+
+static enum status fail_syntax(struct decoder *decoder, const char *expected)
+{
+    (void)json_fail_syntax(&decoder->reader, expected);
+    return STATUS_INVALID;
 }
 
 static enum status fail_exhausted(struct decoder *decoder)
 {
-    return json_fail(&decoder->reader, STATUS_EXHAUSTED, "the request takes too much memory");
+    (void)json_fail(&decoder->reader, STATUS_EXHAUSTED, "the request takes too much memory");
+    return STATUS_EXHAUSTED;
 }
 
 // --- Scalars from text. Each returns what is wrong, or NULL.
@@ -149,7 +157,7 @@ static enum status decode_bool(struct decoder *decoder, void *place)
     bool value = false;
     enum json_kind kind = json_peek(&decoder->reader);
     if (kind != JSON_TRUE && kind != JSON_FALSE)
-        return kind == JSON_BAD ? json_fail_syntax(&decoder->reader, "a value")
+        return kind == JSON_BAD ? fail_syntax(decoder, "a value")
                                 : fail(decoder, "is neither true nor false");
     TRY(json_read_bool(&decoder->reader, &value));
     protobuf_c_boolean stored = value;
@@ -162,7 +170,7 @@ static enum status decode_string(struct decoder *decoder, void *place)
     char *string = NULL;
     enum json_kind kind = json_peek(&decoder->reader);
     if (kind != JSON_STRING)
-        return kind == JSON_BAD ? json_fail_syntax(&decoder->reader, "a value")
+        return kind == JSON_BAD ? fail_syntax(decoder, "a value")
                                 : fail(decoder, "is not a string");
     TRY(json_read_cstr(&decoder->reader, &string));
     memcpy(place, &string, sizeof(string));
@@ -196,7 +204,7 @@ static enum status decode_number(struct decoder *decoder, const ProtobufCFieldDe
     else if (kind == JSON_STRING)
         TRY(json_read_string(&decoder->reader, &text));
     else if (kind == JSON_BAD)
-        return json_fail_syntax(&decoder->reader, "a value");
+        return fail_syntax(decoder, "a value");
     else
         return fail(decoder, "is not a number");
     const char *problem = set_number(field, text, place);
@@ -316,8 +324,7 @@ static enum status decode_list(struct decoder *decoder, ProtobufCMessage *messag
     struct list list = {.item_size = field_element_size(field)};
     enum json_kind kind = json_peek(&decoder->reader);
     if (kind != JSON_ARRAY)
-        return kind == JSON_BAD ? json_fail_syntax(&decoder->reader, "a value")
-                                : fail(decoder, "is not a list");
+        return kind == JSON_BAD ? fail_syntax(decoder, "a value") : fail(decoder, "is not a list");
     TRY(json_enter_array(&decoder->reader));
     if (list.item_size <= 8 && field->type != PROTOBUF_C_TYPE_STRING &&
         field->type != PROTOBUF_C_TYPE_MESSAGE)
@@ -359,7 +366,7 @@ static enum status decode_map(struct decoder *decoder, ProtobufCMessage *message
     struct list list = {.item_size = field_element_size(field)};
     enum json_kind kind = json_peek(&decoder->reader);
     if (kind != JSON_OBJECT)
-        return kind == JSON_BAD ? json_fail_syntax(&decoder->reader, "a value")
+        return kind == JSON_BAD ? fail_syntax(decoder, "a value")
                                 : fail(decoder, "is not an object");
     TRY(json_enter_object(&decoder->reader));
     for (;;) {
@@ -407,7 +414,7 @@ static enum status decode_object(struct decoder *decoder, ProtobufCMessage *mess
     ASSERT(descriptor->n_fields <= FIELDS_MAX);
     enum json_kind kind = json_peek(&decoder->reader);
     if (kind != JSON_OBJECT)
-        return kind == JSON_BAD ? json_fail_syntax(&decoder->reader, "a JSON object")
+        return kind == JSON_BAD ? fail_syntax(decoder, "a JSON object")
                                 : fail(decoder, "is not a JSON object");
     TRY(json_enter_object(&decoder->reader));
     for (;;) {
@@ -431,6 +438,7 @@ static enum status decode_struct_root(struct decoder *decoder, ProtobufCMessage 
 {
     ProtobufCMessage *made = NULL;
     TRY(decode_struct(decoder, &made));
+    ASSERT(made != NULL);
     memcpy(message, made, sizeof(Google__Protobuf__Struct));
     return STATUS_OK;
 }

@@ -157,7 +157,7 @@ static const ProtobufCFieldDescriptor *shown_field(const ProtobufCMessage *messa
 {
     if (field_is_oneof(field) && *field_case(message, field) != field->id)
         return NULL;
-    if (document == NULL)
+    if (document == NULL || field == NULL)
         return field;
     if (field == document)
         return NULL;

@@ -253,8 +253,11 @@ static bool append_short_float(struct buf *out, float value)
 {
     const double wide = (double)value;
     int places = FLOAT_DIGITS_MIN + 4; // so many that the first of 6 digits is at 0.00001
-    for (double limit = 1e-4; wide >= limit && places >= 0; limit *= 10)
+    double limit = 1e-4;
+    while (wide >= limit && places >= 0) {
         places--;
+        limit *= 10;
+    }
     for (int digits = FLOAT_DIGITS_MIN; digits <= FLOAT_DIGITS_MAX; digits++, places++) {
         if (places < 1)
             continue;

@@ -240,7 +240,7 @@ enum status json_from_struct(const ProtobufCMessage *message, const char *field,
 enum status json_to_struct(struct str json, struct arena *arena, struct error *error,
                            ProtobufCMessage **out_message)
 {
-    struct str compacted;
+    struct str compacted = {0};
     TRY(json_compact_payload(json, "payload", arena, error, &compacted));
     return struct_build(compacted, arena, error, out_message);
 }

@@ -281,7 +281,7 @@ static enum status copy_string(struct json_reader *reader, struct str raw, bool 
 enum status json_read_string(struct json_reader *reader, struct str *out_string)
 {
     struct str raw;
-    bool has_escapes;
+    bool has_escapes = false;
     TRY(scan_string(reader, &raw, &has_escapes));
     if (has_escapes) {
         char *copy = NULL;
@@ -409,11 +409,11 @@ static enum status skip_to_next(struct json_reader *reader, size_t depth, bool *
 enum status json_skip_value(struct json_reader *reader, struct str *out_text)
 {
     const size_t depth = reader->depth;
-    enum json_kind kind = json_peek(reader);
+    (void)json_peek(reader); // so that spaces in front are not part of it
     const char *start = reader->at;
     bool has_next = true;
     while (has_next) {
-        kind = json_peek(reader);
+        enum json_kind kind = json_peek(reader);
         if (kind == JSON_OBJECT)
             TRY(json_enter_object(reader));
         else if (kind == JSON_ARRAY)

@@ -15,6 +15,9 @@
 extern const unsigned char api_descriptors[];
 extern const size_t api_descriptors_size;
 
+#define ASKS(what)    GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##what
+#define ANSWERS(what) GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_##what
+
 // Numbers of descriptor.proto.
 enum {
     SET_FILE = 1,
@@ -218,8 +221,7 @@ static void answer_error(struct rpc *rpc, Response *response, int code, struct s
     Grpc__Reflection__V1__ErrorResponse error = GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
     error.error_code = code;
     error.error_message = arena_cstr(rpc_arena(rpc), text);
-    response->message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
+    response->message_response_case = ANSWERS(ERROR_RESPONSE);
     response->error_response = &error;
     rpc_send(rpc, &response->base);
 }
@@ -265,8 +267,7 @@ static void answer_file(struct rpc *rpc, const struct reflection *reflection,
     }
     answer.n_file_descriptor_proto = count;
     answer.file_descriptor_proto = bytes;
-    response->message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
+    response->message_response_case = ANSWERS(FILE_DESCRIPTOR_RESPONSE);
     response->file_descriptor_response = &answer;
     rpc_send(rpc, &response->base);
 }
@@ -292,8 +293,7 @@ static void answer_services(struct rpc *rpc, const struct rpc_router *router, Re
             answer.service[place] = answer.service[place - 1];
         answer.service[place] = service;
     }
-    response->message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
+    response->message_response_case = ANSWERS(LIST_SERVICES_RESPONSE);
     response->list_services_response = &answer;
     rpc_send(rpc, &response->base);
 }
@@ -308,8 +308,7 @@ static void answer_extensions(struct rpc *rpc, const struct reflection *reflecti
         return;
     }
     answer.base_type_name = type; // no message here has extensions
-    response->message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ALL_EXTENSION_NUMBERS_RESPONSE;
+    response->message_response_case = ANSWERS(ALL_EXTENSION_NUMBERS_RESPONSE);
     response->all_extension_numbers_response = &answer;
     rpc_send(rpc, &response->base);
 }
@@ -336,7 +335,7 @@ static void answer(struct rpc *rpc, void *context)
     response.valid_host = request->host;
     response.original_request = request;
     switch (request->message_request_case) {
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME: {
+    case ASKS(FILE_BY_FILENAME): {
         const struct proto_file *file =
             map_get(reflection->files, str_from_cstr(request->file_by_filename));
         if (file == NULL)
@@ -345,17 +344,17 @@ static void answer(struct rpc *rpc, void *context)
             answer_file(rpc, reflection, file, &response);
         break;
     }
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
+    case ASKS(FILE_CONTAINING_SYMBOL):
         answer_symbol(rpc, reflection, &response, request->file_containing_symbol);
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
+    case ASKS(FILE_CONTAINING_EXTENSION):
         answer_not_found(rpc, &response, "extension of",
                          request->file_containing_extension->containing_type);
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+    case ASKS(ALL_EXTENSION_NUMBERS_OF_TYPE):
         answer_extensions(rpc, reflection, &response, request->all_extension_numbers_of_type);
         break;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+    case ASKS(LIST_SERVICES):
         answer_services(rpc, router, &response);
         break;
     default:

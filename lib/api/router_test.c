@@ -90,7 +90,9 @@ static void delete (struct rpc *rpc, void *context)
 {
     (void)context;
     const Vectron__V1__DeleteRequest *request = (const void *)rpc_request(rpc);
-    rpc_fail(rpc, (enum status)atoi(request->id), "it is \"%s\"", request->id);
+    uint64_t status = 0;
+    CHECK(str_to_u64(str_from_cstr(request->id), &status) && status < STATUS_COUNT);
+    rpc_fail(rpc, (enum status)status, "it is \"%s\"", request->id);
 }
 
 static void count_work(struct rpc *rpc, void *context)
@@ -218,8 +220,11 @@ static bool set_up(struct fixture *fixture)
                                  &(struct channel_options){.address = str_from_cstr(bound)}, NULL,
                                  &fixture->channel)))
         return false;
-    fixture->port = (uint16_t)atoi(strrchr(bound, ':') + 1);
-    return true;
+    uint64_t port = 0;
+    const char *colon = strrchr(bound, ':');
+    bool has_port = CHECK(colon != NULL && str_to_u64(str_from_cstr(colon + 1), &port));
+    fixture->port = (uint16_t)port;
+    return has_port;
 }
 
 static void tear_down(struct fixture *fixture)
@@ -233,11 +238,14 @@ static void tear_down(struct fixture *fixture)
 
 // --- Asking
 
+// What came of the last call.
+static struct error error;
+
 static enum status ask(struct channel *channel, const ProtobufCServiceDescriptor *service,
                        const char *method, const ProtobufCMessage *request, struct arena *arena,
-                       struct error *error, const ProtobufCMessage **out_message)
+                       const ProtobufCMessage **out_message)
 {
-    *error = (struct error){0};
+    error = (struct error){0};
     return client_call_wait(
         &(struct client_request){
             .channel = channel,
@@ -246,7 +254,7 @@ static enum status ask(struct channel *channel, const ProtobufCServiceDescriptor
             .message = request,
             .deadline_ns = clock_monotonic_ns() + SECONDS_MAX * NS_PER_SECOND,
         },
-        arena, error, out_message);
+        arena, &error, out_message);
 }
 
 // The whole answer to one HTTP/1.1 request, in memory of the arena.
@@ -285,7 +293,6 @@ static void grpc_calls(struct channel *channel, struct arena *arena)
 {
     const ProtobufCServiceDescriptor *service = &vectron__v1__vectron_service__descriptor;
     const ProtobufCMessage *message = NULL;
-    struct error error;
     Vectron__V1__SearchRequest request = VECTRON__V1__SEARCH_REQUEST__INIT;
     float vector[] = {2.5F};
     static char name[] = "fruit";
@@ -293,7 +300,7 @@ static void grpc_calls(struct channel *channel, struct arena *arena)
     request.vector = vector;
     request.n_vector = 1;
     request.top_k = 7;
-    CHECK_OK(ask(channel, service, "Search", &request.base, arena, &error, &message));
+    CHECK_OK(ask(channel, service, "Search", &request.base, arena, &message));
     REQUIRE(message != NULL);
     const Vectron__V1__SearchResponse *found = (const void *)message;
     CHECK_CSTR(found->results[0]->id, "fruit");
@@ -307,7 +314,7 @@ static void grpc_calls(struct channel *channel, struct arena *arena)
         enum status wanted = status_from_grpc_code(status_grpc_code((enum status)status));
         (void)snprintf(id, sizeof(id), "%d", status);
         delete_request.id = id;
-        CHECK_STATUS(ask(channel, service, "Delete", &delete_request.base, arena, &error, &message),
+        CHECK_STATUS(ask(channel, service, "Delete", &delete_request.base, arena, &message),
                      wanted);
         CHECK_CONTAINS(str_from_cstr(error.text), str_from_cstr(id));
     }
@@ -331,7 +338,6 @@ TEST(a_request_over_a_mebibyte_is_decoded_on_the_pool)
     struct fixture fixture;
     struct arena *arena = arena_create(64 << 20);
     const ProtobufCMessage *message = NULL;
-    struct error error;
     Vectron__V1__UpsertRequest request = VECTRON__V1__UPSERT_REQUEST__INIT;
     Vectron__V1__Point *points = arena_alloc(arena, POINTS * sizeof(*points));
     Vectron__V1__Point **list_of_points = arena_alloc(arena, POINTS * sizeof(void *));
@@ -348,7 +354,7 @@ TEST(a_request_over_a_mebibyte_is_decoded_on_the_pool)
     struct channel *const channels[] = {fixture.channel, fixture.inproc};
     for (size_t i = 0; i < 2; i++) {
         CHECK_OK(ask(channels[i], &vectron__v1__vectron_service__descriptor, "Upsert",
-                     &request.base, arena, &error, &message));
+                     &request.base, arena, &message));
         REQUIRE(message != NULL);
         CHECK_EQ_I64(((const Vectron__V1__UpsertResponse *)(const void *)message)->upserted,
                      POINTS);
@@ -362,20 +368,18 @@ TEST(what_a_port_does_not_serve)
     struct fixture fixture;
     struct arena *arena = arena_create(1 << 20);
     const ProtobufCMessage *message = NULL;
-    struct error error;
     REQUIRE(set_up(&fixture));
     const ProtobufCServiceDescriptor *auth = &vectron__auth__v1__auth_service__descriptor;
     Vectron__Auth__V1__LoginRequest login = VECTRON__AUTH__V1__LOGIN_REQUEST__INIT;
     Vectron__Auth__V1__RefreshTokenRequest token = VECTRON__AUTH__V1__REFRESH_TOKEN_REQUEST__INIT;
     Vectron__Auth__V1__ValidateAPIKeyRequest validate =
         VECTRON__AUTH__V1__VALIDATE_APIKEY_REQUEST__INIT;
-    CHECK_STATUS(ask(fixture.channel, auth, "Login", &login.base, arena, &error, &message),
+    CHECK_STATUS(ask(fixture.channel, auth, "Login", &login.base, arena, &message),
                  STATUS_UNIMPLEMENTED);
-    CHECK_STATUS(ask(fixture.channel, auth, "RefreshToken", &token.base, arena, &error, &message),
+    CHECK_STATUS(ask(fixture.channel, auth, "RefreshToken", &token.base, arena, &message),
                  STATUS_UNIMPLEMENTED);
-    CHECK_STATUS(
-        ask(fixture.channel, auth, "ValidateAPIKey", &validate.base, arena, &error, &message),
-        STATUS_FORBIDDEN);
+    CHECK_STATUS(ask(fixture.channel, auth, "ValidateAPIKey", &validate.base, arena, &message),
+                 STATUS_FORBIDDEN);
     CHECK_CONTAINS(str_from_cstr(error.text), STR("internal"));
     tear_down(&fixture);
     arena_destroy(arena);
@@ -386,7 +390,6 @@ TEST(a_deadline_ends_a_call_that_nobody_answers)
     struct fixture fixture;
     struct arena *arena = arena_create(1 << 20);
     const ProtobufCMessage *message = NULL;
-    struct error error = {0};
     Vectron__V1__CreateCollectionRequest request = VECTRON__V1__CREATE_COLLECTION_REQUEST__INIT;
     REQUIRE(set_up(&fixture));
     struct channel *const channels[] = {fixture.channel, fixture.inproc};
@@ -415,7 +418,6 @@ TEST(health_follows_readiness)
     struct arena *arena = arena_create(1 << 20);
     const ProtobufCServiceDescriptor *service = &grpc__health__v1__health__descriptor;
     const ProtobufCMessage *message = NULL;
-    struct error error;
     static char names[][32] = {"", "vectron.v1.VectronService", "grpc.health.v1.Health"};
     static char unknown[] = "no.Such";
     Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
@@ -424,8 +426,7 @@ TEST(health_follows_readiness)
         rpc_router_set_ready(fixture.router, is_ready == 1, STR("still asleep"));
         for (size_t i = 0; i < 3; i++) {
             request.service = names[i];
-            CHECK_OK(
-                ask(fixture.channel, service, "Check", &request.base, arena, &error, &message));
+            CHECK_OK(ask(fixture.channel, service, "Check", &request.base, arena, &message));
             REQUIRE(message != NULL);
             CHECK_EQ_U64(
                 ((const Grpc__Health__V1__HealthCheckResponse *)(const void *)message)->status,
@@ -433,7 +434,7 @@ TEST(health_follows_readiness)
         }
     }
     request.service = unknown;
-    CHECK_STATUS(ask(fixture.channel, service, "Check", &request.base, arena, &error, &message),
+    CHECK_STATUS(ask(fixture.channel, service, "Check", &request.base, arena, &message),
                  STATUS_NOT_FOUND);
     tear_down(&fixture);
     arena_destroy(arena);

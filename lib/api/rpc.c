@@ -20,14 +20,15 @@ enum { DECODE_INLINE_MAX = 1 << 20, FAIL_TEXT_SIZE = 1024 };
 
 static void handle(struct rpc *rpc)
 {
+    const struct rpc_entry *entry = rpc->entry;
     if (rpc_is_done(rpc) || !rpc->has_passed || !rpc->has_request || rpc->was_handled)
         return;
-    rpc->was_handled = !(rpc->entry != NULL && rpc->entry->is_bidi);
+    rpc->was_handled = entry == NULL || !entry->is_bidi;
     call_ref(rpc->call);
-    if (rpc->page != NULL)
-        rpc->page->handler(rpc, rpc->page->context);
+    if (entry != NULL)
+        entry->method->handler(rpc, entry->context);
     else
-        rpc->entry->method->handler(rpc, rpc->entry->context);
+        rpc->page->handler(rpc, rpc->page->context);
     call_unref(rpc->call);
 }
 

@@ -63,7 +63,7 @@ struct rpc_router {
     struct rpc_route *routes;
     struct health *health;
     struct reflection *reflection;
-    struct arena *arena;                // of all of the above
+    struct arena *arena; // of all of the above
     struct metric *requests[STATUS_COUNT];
     struct buf *scratch[RPC_LOOPS_MAX]; // of each loop, for the bytes of an answer
 };

@@ -28,10 +28,10 @@ static void make_utf8(char *text, bool was_cut)
     }
 }
 
-enum status error_set(struct error *error, enum status status, const char *format, ...)
+void error_write(struct error *error, const char *format, ...)
 {
     if (error == NULL)
-        return status;
+        return;
     // An argument may be the error's own text: build the sentence beside it.
     char text[ERROR_TEXT_SIZE];
     va_list arguments;
@@ -42,7 +42,6 @@ enum status error_set(struct error *error, enum status status, const char *forma
         text[0] = '\0';
     make_utf8(text, len >= (int)sizeof(text));
     memcpy(error->text, text, sizeof(text));
-    return status;
 }
 
 enum status error_prefix(struct error *error, enum status status, const char *format, ...)

@@ -12,10 +12,11 @@ struct error {
     char text[ERROR_TEXT_SIZE]; // NUL-terminated UTF-8, cut at the end when too long
 };
 
-// Write the sentence and return status, so that a caller can say `return error_set(...)`.
-// error may be NULL.
-enum status error_set(struct error *error, enum status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+// Write the sentence and return status, so that a caller can say `return error_set(...)`: a macro,
+// so that the analyzer sees which status that is. error may be NULL.
+#define error_set(to, code, ...) (error_write((to), __VA_ARGS__), (enum status)(code))
+void error_write(struct error *error, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 // Put words in front of the sentence, followed by ": ". Returns status unchanged.
 enum status error_prefix(struct error *error, enum status status, const char *format, ...)

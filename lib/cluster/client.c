@@ -328,6 +328,7 @@ static void refreshed(enum status status, struct str text, const ProtobufCMessag
     struct client_loop *here = context;
     struct cluster_client *client = here->client;
     struct cluster_map *map = NULL;
+    ASSERT(client != NULL);
     here->call = NULL;
     if (status == STATUS_OK)
         status = cluster_map_create((const void *)message, NULL, &map);

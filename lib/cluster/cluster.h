@@ -36,7 +36,8 @@ struct cluster_worker {
 };
 
 struct cluster_shard {
-    uint32_t shard_id;    // unique in the cluster, never reused
+    uint32_t shard_id; // unique in the cluster, never reused
+    uint32_t replica_count;
     uint64_t range_start; // of routing_hash, inclusive
     uint64_t range_end;   // inclusive
     uint64_t epoch;
@@ -44,7 +45,6 @@ struct cluster_shard {
     struct str leader_address;           // empty: no leader, or one that is not in the map
     const struct cluster_worker *leader; // in the same map; NULL as above
     const uint64_t *replica_ids;         // worker ids, ascending
-    uint32_t replica_count;
 };
 
 struct cluster_collection {

@@ -197,8 +197,8 @@ void http2_client_end(struct http2_client *client, struct str text);
 // --- inproc.c
 
 // Hand the call to the listener, or let it wait for one.
-void inproc_start(struct channel_call *call);
-void inproc_detach(struct channel_call *call);
+void inproc_start(struct channel_call *client);
+void inproc_detach(struct channel_call *client);
 // Messages were taken out of the inbox, which held so much before.
-void inproc_taken(struct channel_call *call, size_t size_before);
+void inproc_taken(struct channel_call *client, size_t size_before);
 void inproc_free_kept(struct channel_loop *owner);

@@ -144,7 +144,8 @@ static void tear_down(struct fixture *fixture)
     net_destroy(fixture->net);
 }
 
-#define FOR_BOTH(is_inproc) for (int is_inproc = 0; is_inproc < 2; is_inproc++)
+// The body sees is_inproc.
+#define FOR_BOTH for (int is_inproc = 0; is_inproc < 2; is_inproc++)
 
 // --- Asking
 
@@ -169,7 +170,7 @@ static enum status ask(struct fixture *fixture, const char *path, struct span me
 
 TEST(calls_and_their_answers)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -191,7 +192,7 @@ TEST(calls_and_their_answers)
 TEST(a_message_larger_than_every_window)
 {
     enum { SIZE = 20 << 20 };
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -222,7 +223,7 @@ TEST(a_message_larger_than_every_window)
 
 TEST(binary_metadata_arrives_as_it_was)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -244,7 +245,7 @@ TEST(binary_metadata_arrives_as_it_was)
 
 TEST(the_deadline_goes_along_and_ends_the_call)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -271,7 +272,7 @@ TEST(the_deadline_goes_along_and_ends_the_call)
 
 TEST(nobody_listens)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -308,7 +309,7 @@ TEST(nobody_listens)
 
 TEST(a_server_that_comes_back_is_found_again)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct buf answer;
@@ -422,7 +423,7 @@ static void crowd_free(struct crowd *crowd)
 
 TEST(thousands_of_calls_at_once_on_two_loops)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         REQUIRE(set_up(&fixture, is_inproc));
@@ -440,7 +441,7 @@ TEST(thousands_of_calls_at_once_on_two_loops)
 
 TEST(a_channel_that_is_destroyed_ends_its_calls)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         REQUIRE(set_up(&fixture, is_inproc));
@@ -514,7 +515,7 @@ static void reader_run(struct task *task)
 
 TEST(a_reader_that_pauses_holds_the_sender_up)
 {
-    FOR_BOTH(is_inproc)
+    FOR_BOTH
     {
         struct fixture fixture;
         struct reader reader = {.task = {.run = reader_run}, .fixture = &fixture, .wanted = 250};
