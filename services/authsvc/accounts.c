@@ -50,24 +50,30 @@ static enum status decode(const ProtobufCMessageDescriptor *descriptor, struct s
     return status == STATUS_INVALID ? STATUS_CORRUPT : status;
 }
 
+struct record {
+    ProtobufCMessage *message;
+    uint64_t version;
+};
+
 static enum status get_record(struct accounts *accounts, struct str key,
                               const ProtobufCMessageDescriptor *descriptor, struct arena *arena,
-                              struct error *error, struct account_entry *out_entry,
-                              ProtobufCMessage **out_message)
+                              struct error *error, struct record *out_record)
 {
-    TRY(account_store_get(accounts->store, key, arena, error, out_entry));
-    return decode(descriptor, out_entry->value, arena, error, out_message);
+    struct account_entry entry;
+    TRY(account_store_get(accounts->store, key, arena, error, &entry));
+    TRY(decode(descriptor, entry.value, arena, error, &out_record->message));
+    out_record->version = entry.version;
+    return STATUS_OK;
 }
 
 enum status accounts_get_user(struct accounts *accounts, struct str user_id, struct arena *arena,
                               struct error *error, user_record **out_user, uint64_t *out_version)
 {
-    struct account_entry entry;
-    ProtobufCMessage *message = NULL;
+    struct record record;
     TRY(get_record(accounts, key_of(arena, 'u', user_id),
-                   &vectron__auth__v1__stored_user__descriptor, arena, error, &entry, &message));
-    *out_user = (user_record *)message;
-    *out_version = entry.version;
+                   &vectron__auth__v1__stored_user__descriptor, arena, error, &record));
+    *out_user = (user_record *)record.message;
+    *out_version = record.version;
     return STATUS_OK;
 }
 
@@ -96,26 +102,22 @@ enum status accounts_find_key_owner(struct accounts *accounts, struct str key_id
 }
 
 enum status accounts_get_key(struct accounts *accounts, struct str user_id, struct str key_id,
-                             struct arena *arena, struct error *error, key_record **out_key,
-                             uint64_t *out_version)
+                             struct arena *arena, struct error *error, struct found_key *out_key)
 {
-    struct account_entry entry;
-    ProtobufCMessage *message = NULL;
+    struct record record;
     TRY(get_record(accounts, key_of_key(arena, user_id, key_id),
-                   &vectron__auth__v1__stored_key__descriptor, arena, error, &entry, &message));
-    *out_key = (key_record *)message;
-    *out_version = entry.version;
+                   &vectron__auth__v1__stored_key__descriptor, arena, error, &record));
+    *out_key = (struct found_key){(key_record *)record.message, record.version};
     return STATUS_OK;
 }
 
 enum status accounts_get_uses(struct accounts *accounts, struct str user_id, struct arena *arena,
                               struct error *error, uses_record **out_uses, uint64_t *out_version)
 {
-    struct account_entry entry = {0};
-    ProtobufCMessage *message = NULL;
+    struct record record = {0};
     enum status status =
         get_record(accounts, key_of(arena, 't', user_id),
-                   &vectron__auth__v1__stored_key_uses__descriptor, arena, error, &entry, &message);
+                   &vectron__auth__v1__stored_key_uses__descriptor, arena, error, &record);
     if (status == STATUS_NOT_FOUND) {
         uses_record *empty = arena_alloc(arena, sizeof(*empty));
         vectron__auth__v1__stored_key_uses__init(empty);
@@ -124,8 +126,8 @@ enum status accounts_get_uses(struct accounts *accounts, struct str user_id, str
         return STATUS_OK;
     }
     TRY(status);
-    *out_uses = (uses_record *)message;
-    *out_version = entry.version;
+    *out_uses = (uses_record *)record.message;
+    *out_version = record.version;
     return STATUS_OK;
 }
 
@@ -133,11 +135,9 @@ enum status accounts_get_changes(struct accounts *accounts, struct arena *arena,
                                  struct error *error, changes_record **out_changes,
                                  uint64_t *out_version)
 {
-    struct account_entry entry = {0};
-    ProtobufCMessage *message = NULL;
-    enum status status =
-        get_record(accounts, STR("s"), &vectron__auth__v1__stored_changes__descriptor, arena, error,
-                   &entry, &message);
+    struct record record = {0};
+    enum status status = get_record(
+        accounts, STR("s"), &vectron__auth__v1__stored_changes__descriptor, arena, error, &record);
     if (status == STATUS_NOT_FOUND) {
         changes_record *empty = arena_alloc(arena, sizeof(*empty));
         vectron__auth__v1__stored_changes__init(empty);
@@ -146,8 +146,8 @@ enum status accounts_get_changes(struct accounts *accounts, struct arena *arena,
         return STATUS_OK;
     }
     TRY(status);
-    *out_changes = (changes_record *)message;
-    *out_version = entry.version;
+    *out_changes = (changes_record *)record.message;
+    *out_version = record.version;
     return STATUS_OK;
 }
 
@@ -215,27 +215,24 @@ enum status accounts_list_keys(struct accounts *accounts, struct str user_id, st
     return STATUS_OK;
 }
 
-enum status accounts_scan_users(struct accounts *accounts, struct str *position, uint32_t limit,
-                                struct arena *arena, struct error *error, user_record ***out_users,
-                                uint32_t *out_count)
+enum status accounts_scan_users(struct accounts *accounts, struct str position, uint32_t limit,
+                                struct arena *arena, struct error *error,
+                                struct user_page *out_page)
 {
     struct scan_page page;
     struct scan users = {STR("u/"), &vectron__auth__v1__stored_user__descriptor, limit};
-    TRY(scan(accounts, &users, position, arena, error, &page));
-    *out_users = (user_record **)(void *)page.messages;
-    *out_count = page.count;
+    TRY(scan(accounts, &users, &position, arena, error, &page));
+    *out_page = (struct user_page){(user_record **)(void *)page.messages, page.count, position};
     return STATUS_OK;
 }
 
-enum status accounts_scan_keys(struct accounts *accounts, struct str *position, uint32_t limit,
-                               struct arena *arena, struct error *error, key_record ***out_keys,
-                               uint32_t *out_count)
+enum status accounts_scan_keys(struct accounts *accounts, struct str position, uint32_t limit,
+                               struct arena *arena, struct error *error, struct key_page *out_page)
 {
     struct scan_page page;
     struct scan keys = {STR("k/"), &vectron__auth__v1__stored_key__descriptor, limit};
-    TRY(scan(accounts, &keys, position, arena, error, &page));
-    *out_keys = (key_record **)(void *)page.messages;
-    *out_count = page.count;
+    TRY(scan(accounts, &keys, &position, arena, error, &page));
+    *out_page = (struct key_page){(key_record **)(void *)page.messages, page.count, position};
     return STATUS_OK;
 }
 

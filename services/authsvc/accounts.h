@@ -43,6 +43,11 @@ struct accounts *accounts_create(struct account_store *store, void (*committed)(
                                  void *context);
 void accounts_destroy(struct accounts *accounts); // accounts may be NULL
 
+struct found_key {
+    key_record *record;
+    uint64_t version;
+};
+
 // --- Reading. NOT_FOUND, and what account_store_get and account_store_list say.
 
 enum status accounts_get_user(struct accounts *accounts, struct str user_id, struct arena *arena,
@@ -51,8 +56,7 @@ enum status accounts_find_user_id(struct accounts *accounts, struct str email, s
                                   struct error *error, struct str *out_user_id,
                                   uint64_t *out_version);
 enum status accounts_get_key(struct accounts *accounts, struct str user_id, struct str key_id,
-                             struct arena *arena, struct error *error, key_record **out_key,
-                             uint64_t *out_version);
+                             struct arena *arena, struct error *error, struct found_key *out_key);
 enum status accounts_find_key_owner(struct accounts *accounts, struct str key_id,
                                     struct arena *arena, struct error *error,
                                     struct str *out_user_id, uint64_t *out_version);
@@ -74,14 +78,24 @@ enum status accounts_get_changes(struct accounts *accounts, struct arena *arena,
                                  struct error *error, changes_record **out_changes,
                                  uint64_t *out_version);
 
-// Every user, then every key, in pages: start with *position empty; it is empty again after the
-// last page. Strings of *position live in the arena.
-enum status accounts_scan_users(struct accounts *accounts, struct str *position, uint32_t limit,
-                                struct arena *arena, struct error *error, user_record ***out_users,
-                                uint32_t *out_count);
-enum status accounts_scan_keys(struct accounts *accounts, struct str *position, uint32_t limit,
-                               struct arena *arena, struct error *error, key_record ***out_keys,
-                               uint32_t *out_count);
+// Every user, then every key, in pages: start with an empty position; it is empty again after the
+// last page. The position lives in the arena.
+struct user_page {
+    user_record **users;
+    uint32_t count;
+    struct str position;
+};
+struct key_page {
+    key_record **keys;
+    uint32_t count;
+    struct str position;
+};
+
+enum status accounts_scan_users(struct accounts *accounts, struct str position, uint32_t limit,
+                                struct arena *arena, struct error *error,
+                                struct user_page *out_page);
+enum status accounts_scan_keys(struct accounts *accounts, struct str position, uint32_t limit,
+                               struct arena *arena, struct error *error, struct key_page *out_page);
 
 // --- Changing
 

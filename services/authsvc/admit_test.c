@@ -9,6 +9,7 @@ struct fixture {
     struct auth_call call;
     const char *login;
     const char *sdk;
+    char text[16384]; // the last answer over HTTP
 };
 
 static void start(struct fixture *fixture, const struct auth_setting *settings)
@@ -169,7 +170,7 @@ TEST(limits_per_address)
     struct fixture f;
     start(&f, NULL);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     f.call.address = "one";
     for (int i = 0; i < 5; i++)
         CHECK_STATUS(auth_login(&f.call, "x@b.c", "y"), STATUS_UNAUTHENTICATED);
@@ -184,8 +185,8 @@ TEST(limits_per_address)
     CHECK_STATUS(auth_create_key(&f.call, &(struct auth_key){.name = "k"}, NULL), STATUS_EXHAUSTED);
     CHECK_CONTAINS(str_from_cstr(f.call.error.text), STR("limit of 10"));
     for (int i = 0; i < 10; i++)
-        CHECK_OK(auth_create_token(&f.call, made->key_info->key_prefix, &jwt));
-    CHECK_STATUS(auth_create_token(&f.call, made->key_info->key_prefix, &jwt), STATUS_EXHAUSTED);
+        CHECK_OK(auth_create_token(&f.call, made->key_info->key_prefix, &again));
+    CHECK_STATUS(auth_create_token(&f.call, made->key_info->key_prefix, &again), STATUS_EXHAUSTED);
     // What has no limit goes on, and so does everybody else.
     CHECK_OK(auth_profile(&f.call, NULL));
     f.call.address = "another";
@@ -203,52 +204,50 @@ TEST(limits_per_address)
 // --- The HTTP face
 
 static int exchange(struct fixture *f, const char *verb, const char *path, const char *header,
-                    const char *body, char *out, size_t size)
+                    const char *body)
 {
     struct str request = arena_format(
         f->call.arena,
         "%s %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%scontent-length: %zu\r\n\r\n%s", verb,
         path, header, strlen(body), body);
     uint64_t code = 0;
-    if (!CHECK(auth_exchange(&f->test, request, out, size)) || strlen(out) < 12)
+    if (!CHECK(auth_exchange(&f->test, request, f->text, sizeof(f->text))) || strlen(f->text) < 12)
         return 0;
-    return str_to_u64((struct str){out + 9, 3}, &code) ? (int)code : 0;
+    return str_to_u64((struct str){f->text + 9, 3}, &code) ? (int)code : 0;
 }
-
-#define EXCHANGE(verb, path, header, body) \
-    exchange(&f, verb, path, header, body, text, sizeof(text))
 
 TEST(http)
 {
     struct fixture f;
-    char text[16384];
     start(&f, (struct auth_setting[]){{"http-port", "127.0.0.1:0"},
                                       {"trusted-proxies", "127.0.0.0/8"},
                                       {"cors-allowed-origins", "https://console.example"},
                                       {NULL, NULL}});
     struct str bearer = arena_format(f.call.arena, "authorization: Bearer %s\r\n", f.login);
     const char *login = arena_cstr(f.call.arena, bearer);
-    CHECK_EQ_I64(EXCHANGE("GET", "/v1/user/profile", login, ""), 200);
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"email\":\"a@b.c\""));
-    CHECK_EQ_I64(EXCHANGE("GET", "/v1/user/profile", "", ""), 401);
-    CHECK_CONTAINS(str_from_cstr(text), STR("www-authenticate: Bearer"));
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"code\":16,\"message\":\"missing authorization\""));
-    CHECK_EQ_I64(EXCHANGE("POST", "/v1/keys", login, "{\"name\":\"k\",\"role\":\"reader\"}"), 200);
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"lastUsedAt\":\"0\""));
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"sdkJwt\":\"ey"));
-    CHECK_EQ_I64(EXCHANGE("POST", "/v1/keys", login, "{\"nome\":\"k\"}"), 400);
-    CHECK_CONTAINS(str_from_cstr(text), STR("nome"));
-    CHECK_EQ_I64(EXCHANGE("DELETE", "/v1/keys/vtk_00000000", login, ""), 404);
-    CHECK_EQ_I64(EXCHANGE("PUT", "/v1/user/profile", login, "{\"plan\":\"PAID\"}"), 200);
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"jwtToken\":\"ey"));
-    CHECK_EQ_I64(EXCHANGE("POST", "/v1/users/register", "",
+    CHECK_EQ_I64(exchange(&f, "GET", "/v1/user/profile", login, ""), 200);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"email\":\"a@b.c\""));
+    CHECK_EQ_I64(exchange(&f, "GET", "/v1/user/profile", "", ""), 401);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("www-authenticate: Bearer"));
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"code\":16,\"message\":\"missing authorization\""));
+    CHECK_EQ_I64(exchange(&f, "POST", "/v1/keys", login, "{\"name\":\"k\",\"role\":\"reader\"}"),
+                 200);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"lastUsedAt\":\"0\""));
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"sdkJwt\":\"ey"));
+    CHECK_EQ_I64(exchange(&f, "POST", "/v1/keys", login, "{\"nome\":\"k\"}"), 400);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("nome"));
+    CHECK_EQ_I64(exchange(&f, "DELETE", "/v1/keys/vtk_00000000", login, ""), 404);
+    CHECK_EQ_I64(exchange(&f, "PUT", "/v1/user/profile", login, "{\"plan\":\"PAID\"}"), 200);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"jwtToken\":\"ey"));
+    CHECK_EQ_I64(exchange(&f, "POST", "/v1/users/register", "",
                           "{\"email\":\"a@b.c\",\"password\":\"" AUTH_PASSWORD "\"}"),
                  409);
-    CHECK_EQ_I64(EXCHANGE("GET", "/v1/users/login", "", ""), 405);
-    CHECK_EQ_I64(EXCHANGE("GET", "/readyz", "", ""), 200);
-    CHECK_EQ_I64(EXCHANGE("GET", "/openapi.json", "", ""), 200);
-    CHECK_EQ_I64(EXCHANGE("OPTIONS", "/v1/keys", "origin: https://console.example\r\n", ""), 204);
-    CHECK_CONTAINS(str_from_cstr(text),
+    CHECK_EQ_I64(exchange(&f, "GET", "/v1/users/login", "", ""), 405);
+    CHECK_EQ_I64(exchange(&f, "GET", "/readyz", "", ""), 200);
+    CHECK_EQ_I64(exchange(&f, "GET", "/openapi.json", "", ""), 200);
+    CHECK_EQ_I64(exchange(&f, "OPTIONS", "/v1/keys", "origin: https://console.example\r\n", ""),
+                 204);
+    CHECK_CONTAINS(str_from_cstr(f.text),
                    STR("access-control-allow-origin: https://console.example"));
     stop(&f);
 }
@@ -256,21 +255,20 @@ TEST(http)
 TEST(http_limits_count_with_those_of_grpc)
 {
     struct fixture f;
-    char text[4096];
     start(&f, (struct auth_setting[]){
                   {"http-port", "127.0.0.1:0"}, {"trusted-proxies", "127.0.0.0/8"}, {NULL, NULL}});
     const char *body = "{\"email\":\"x@b.c\",\"password\":\"y\"}";
     const char *header = "x-forwarded-for: 203.0.113.7, 10.1.1.1\r\n";
     f.call.address = "10.1.1.1";
     for (int i = 0; i < 3; i++)
-        CHECK_EQ_I64(EXCHANGE("POST", "/v1/users/login", header, body), 401);
+        CHECK_EQ_I64(exchange(&f, "POST", "/v1/users/login", header, body), 401);
     for (int i = 0; i < 2; i++)
         CHECK_STATUS(auth_login(&f.call, "x@b.c", "y"), STATUS_UNAUTHENTICATED);
-    CHECK_EQ_I64(EXCHANGE("POST", "/v1/users/login", header, body), 429);
-    CHECK_CONTAINS(str_from_cstr(text), STR("retry-after: "));
-    CHECK_CONTAINS(str_from_cstr(text), STR("\"code\":8"));
+    CHECK_EQ_I64(exchange(&f, "POST", "/v1/users/login", header, body), 429);
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("retry-after: "));
+    CHECK_CONTAINS(str_from_cstr(f.text), STR("\"code\":8"));
     header = "x-forwarded-for: 10.1.1.2\r\n";
-    CHECK_EQ_I64(EXCHANGE("POST", "/v1/users/login", header, body), 401);
+    CHECK_EQ_I64(exchange(&f, "POST", "/v1/users/login", header, body), 401);
     stop(&f);
 }
 

@@ -111,7 +111,7 @@ static inline void auth_start(struct auth_test *test, const struct auth_setting 
         (void)fprintf(stderr, "authsvc: %s\n", error.text);
 }
 
-// --- Calls
+// --- Calls. An answer is written in any case, NULL when there is none.
 
 struct auth_call {
     struct auth_test *test;
@@ -206,16 +206,16 @@ static inline void auth_user(struct auth_call *call, const char *email)
     CHECK_OK(auth_login(call, email, AUTH_PASSWORD));
 }
 
-static inline enum status auth_profile(struct auth_call *call,
-                                       const Vectron__Auth__V1__UserProfile **out_profile)
+static inline enum status
+auth_profile(struct auth_call *call, const Vectron__Auth__V1__GetUserProfileResponse **out_response)
 {
     Vectron__Auth__V1__GetUserProfileRequest request =
         VECTRON__AUTH__V1__GET_USER_PROFILE_REQUEST__INIT;
     const ProtobufCMessage *answer = NULL;
-    TRY(auth_ask(call, "GetUserProfile", &request.base, &answer));
-    if (out_profile != NULL)
-        *out_profile = AUTH_AS(GetUserProfileResponse, answer)->user;
-    return STATUS_OK;
+    enum status status = auth_ask(call, "GetUserProfile", &request.base, &answer);
+    if (out_response != NULL)
+        *out_response = AUTH_AS(GetUserProfileResponse, answer);
+    return status;
 }
 
 static inline enum status auth_set_plan(struct auth_call *call, int plan)
@@ -274,10 +274,10 @@ static inline enum status auth_create_key(struct auth_call *call, const struct a
         request.collections = collections;
         request.n_collections = 1;
     }
-    TRY(auth_ask(call, "CreateAPIKey", &request.base, &answer));
+    enum status status = auth_ask(call, "CreateAPIKey", &request.base, &answer);
     if (out_made != NULL)
         *out_made = AUTH_AS(CreateAPIKeyResponse, answer);
-    return STATUS_OK;
+    return status;
 }
 
 static inline enum status auth_list_keys(struct auth_call *call,
@@ -285,9 +285,9 @@ static inline enum status auth_list_keys(struct auth_call *call,
 {
     Vectron__Auth__V1__ListAPIKeysRequest request = VECTRON__AUTH__V1__LIST_APIKEYS_REQUEST__INIT;
     const ProtobufCMessage *answer = NULL;
-    TRY(auth_ask(call, "ListAPIKeys", &request.base, &answer));
+    enum status status = auth_ask(call, "ListAPIKeys", &request.base, &answer);
     *out_list = AUTH_AS(ListAPIKeysResponse, answer);
-    return STATUS_OK;
+    return status;
 }
 
 static inline enum status auth_delete_key(struct auth_call *call, const char *key_id)
@@ -300,15 +300,16 @@ static inline enum status auth_delete_key(struct auth_call *call, const char *ke
     return STATUS_OK;
 }
 
-static inline enum status auth_create_token(struct auth_call *call, const char *key_id,
-                                            const char **out_jwt)
+static inline enum status
+auth_create_token(struct auth_call *call, const char *key_id,
+                  const Vectron__Auth__V1__CreateSDKJWTResponse **out_response)
 {
     Vectron__Auth__V1__CreateSDKJWTRequest request = VECTRON__AUTH__V1__CREATE_SDKJWTREQUEST__INIT;
     const ProtobufCMessage *answer = NULL;
     request.api_key_id = auth_text(call, key_id);
-    TRY(auth_ask(call, "CreateSDKJWT", &request.base, &answer));
-    *out_jwt = AUTH_AS(CreateSDKJWTResponse, answer)->sdk_jwt;
-    return STATUS_OK;
+    enum status status = auth_ask(call, "CreateSDKJWT", &request.base, &answer);
+    *out_response = AUTH_AS(CreateSDKJWTResponse, answer);
+    return status;
 }
 
 // --- Plain HTTP: a request, and all that comes back until the server closes.

@@ -57,7 +57,7 @@ TEST(users_and_keys_are_there_after_a_restart)
     struct auth_test test;
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
     const Vectron__Auth__V1__ListAPIKeysResponse *list = NULL;
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     auth_open(&test);
     auth_start(&test, NULL);
     struct auth_call call = auth_call_of(&test);
@@ -71,7 +71,7 @@ TEST(users_and_keys_are_there_after_a_restart)
     REQUIRE_OK(auth_list_keys(&call, &list));
     REQUIRE(list->n_keys == 1);
     CHECK_CSTR(list->keys[0]->name, "kept");
-    CHECK_OK(auth_create_token(&call, made->key_info->key_prefix, &jwt));
+    CHECK_OK(auth_create_token(&call, made->key_info->key_prefix, &again));
     arena_destroy(call.arena);
     auth_close(&test);
 }
@@ -80,7 +80,7 @@ TEST(another_secret_makes_keys_useless_and_says_so)
 {
     struct auth_test test;
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     auth_open(&test);
     auth_start(&test, NULL);
     struct auth_call call = auth_call_of(&test);
@@ -91,7 +91,7 @@ TEST(another_secret_makes_keys_useless_and_says_so)
                                               {NULL, NULL}});
     CHECK_STATUS(auth_profile(&call, NULL), STATUS_UNAUTHENTICATED);
     CHECK_OK(auth_login(&call, "a@b.c", AUTH_PASSWORD));
-    CHECK_STATUS(auth_create_token(&call, made->key_info->key_prefix, &jwt), STATUS_PRECONDITION);
+    CHECK_STATUS(auth_create_token(&call, made->key_info->key_prefix, &again), STATUS_PRECONDITION);
     CHECK_CONTAINS(str_from_cstr(call.error.text), STR("another secret"));
     arena_destroy(call.arena);
     auth_close(&test);

@@ -41,17 +41,17 @@ static enum status add_key(struct work *work, char *key_id,
         work_message(work, &vectron__auth__v1__key_record__descriptor);
     struct str id = str_from_cstr(key_id);
     struct str owner = {0};
-    key_record *key = NULL;
+    struct found_key key = {0};
     uint64_t version = 0;
     enum status status = STATUS_NOT_FOUND;
     if (api_key_id_is_valid(id))
         status = accounts_find_key_owner(accounts, id, work->arena, &work->error, &owner, &version);
     if (status == STATUS_OK)
-        status = accounts_get_key(accounts, owner, id, work->arena, &work->error, &key, &version);
+        status = accounts_get_key(accounts, owner, id, work->arena, &work->error, &key);
     if (status != STATUS_OK && status != STATUS_NOT_FOUND)
         return status;
     if (status == STATUS_OK)
-        record_to_identity_key(key, record);
+        record_to_identity_key(key.record, record);
     record->key_id = key_id;
     record->is_deleted = status == STATUS_NOT_FOUND;
     changes->keys[changes->n_keys++] = record;

@@ -87,17 +87,16 @@ static enum status add_key(struct accounts *accounts, const char *user_id, const
                            struct error *error, struct identity_message *message)
 {
     Vectron__Auth__V1__KeyRecord *record = arena_alloc(message->arena, sizeof(*record));
-    key_record *key = NULL;
-    uint64_t version = 0;
+    struct found_key key = {0};
     if (has_key(&message->changes, key_id))
         return STATUS_OK;
     vectron__auth__v1__key_record__init(record);
     enum status status = accounts_get_key(accounts, str_from_cstr(user_id), str_from_cstr(key_id),
-                                          message->arena, error, &key, &version);
+                                          message->arena, error, &key);
     if (status != STATUS_OK && status != STATUS_NOT_FOUND)
         return status;
     if (status == STATUS_OK)
-        record_to_identity_key(key, record);
+        record_to_identity_key(key.record, record);
     record->key_id = arena_cstr(message->arena, str_from_cstr(key_id));
     record->is_deleted = status == STATUS_NOT_FOUND;
     message->changes.keys[message->changes.n_keys++] = record;
@@ -154,38 +153,38 @@ static void keep_place(struct place *place, struct str position)
 static enum status read_users(struct accounts *accounts, struct place *place, struct error *error,
                               struct identity_message *message)
 {
+    struct arena *arena = message->arena;
     struct str position = {place->bytes, place->size};
-    user_record **users = NULL;
-    uint32_t count = 0;
-    TRY(accounts_scan_users(accounts, &position, PAGE_SIZE, message->arena, error, &users, &count));
+    struct user_page page = {0};
+    TRY(accounts_scan_users(accounts, position, PAGE_SIZE, arena, error, &page));
     Vectron__Auth__V1__UserRecord *records =
-        arena_alloc(message->arena, sizeof(*records) * ((size_t)count + 1));
-    message->changes.users = arena_alloc(message->arena, sizeof(void *) * ((size_t)count + 1));
-    message->changes.n_users = count;
-    for (uint32_t i = 0; i < count; i++) {
-        record_to_identity_user(users[i], &records[i]);
+        arena_alloc(arena, sizeof(*records) * ((size_t)page.count + 1));
+    message->changes.users = arena_alloc(arena, sizeof(void *) * ((size_t)page.count + 1));
+    message->changes.n_users = page.count;
+    for (uint32_t i = 0; i < page.count; i++) {
+        record_to_identity_user(page.users[i], &records[i]);
         message->changes.users[i] = &records[i];
     }
-    keep_place(place, position);
+    keep_place(place, page.position);
     return STATUS_OK;
 }
 
 static enum status read_keys(struct accounts *accounts, struct place *place, struct error *error,
                              struct identity_message *message)
 {
+    struct arena *arena = message->arena;
     struct str position = {place->bytes, place->size};
-    key_record **keys = NULL;
-    uint32_t count = 0;
-    TRY(accounts_scan_keys(accounts, &position, PAGE_SIZE, message->arena, error, &keys, &count));
+    struct key_page page = {0};
+    TRY(accounts_scan_keys(accounts, position, PAGE_SIZE, arena, error, &page));
     Vectron__Auth__V1__KeyRecord *records =
-        arena_alloc(message->arena, sizeof(*records) * ((size_t)count + 1));
-    message->changes.keys = arena_alloc(message->arena, sizeof(void *) * ((size_t)count + 1));
-    message->changes.n_keys = count;
-    for (uint32_t i = 0; i < count; i++) {
-        record_to_identity_key(keys[i], &records[i]);
+        arena_alloc(arena, sizeof(*records) * ((size_t)page.count + 1));
+    message->changes.keys = arena_alloc(arena, sizeof(void *) * ((size_t)page.count + 1));
+    message->changes.n_keys = page.count;
+    for (uint32_t i = 0; i < page.count; i++) {
+        record_to_identity_key(page.keys[i], &records[i]);
         message->changes.keys[i] = &records[i];
     }
-    keep_place(place, position);
+    keep_place(place, page.position);
     return STATUS_OK;
 }
 

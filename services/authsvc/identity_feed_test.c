@@ -199,13 +199,13 @@ TEST(a_watch_begins_with_everything)
     struct watch *empty = watch_open(&f.test);
     CHECK_EQ_U64(empty->seen_count, 0);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const Vectron__Auth__V1__UserProfile *profile = NULL;
+    const Vectron__Auth__V1__GetUserProfileResponse *profile = NULL;
     auth_user(&f.call, "a@b.c");
     REQUIRE_OK(auth_profile(&f.call, &profile));
     REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k", .role = "reader"}, &made));
     struct watch *watch = watch_open(&f.test);
     WAIT_UNTIL(watch, find(watch, made->key_info->key_prefix) != NULL);
-    const struct seen *user = find(watch, profile->id);
+    const struct seen *user = find(watch, profile->user->id);
     CHECK(user != NULL && strcmp(user->role, "user") == 0 && user->plan == 1);
     const struct seen *key = find(watch, made->key_info->key_prefix);
     CHECK(key != NULL && strcmp(key->role, "reader") == 0 && !key->is_deleted);
@@ -223,10 +223,10 @@ TEST(changes_are_told_at_once)
     start(&f);
     struct watch *watch = watch_open(&f.test);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const Vectron__Auth__V1__UserProfile *profile = NULL;
+    const Vectron__Auth__V1__GetUserProfileResponse *profile = NULL;
     auth_user(&f.call, "a@b.c");
     REQUIRE_OK(auth_profile(&f.call, &profile));
-    const char *user_id = profile->id;
+    const char *user_id = profile->user->id;
     REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k"}, &made));
     const char *key_id = made->key_info->key_prefix;
     WAIT_UNTIL(watch, find(watch, key_id) != NULL && find(watch, user_id) != NULL);

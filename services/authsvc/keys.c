@@ -16,30 +16,28 @@ enum {
     EXPIRED_REMOVED_MAX = 50,
 };
 
-enum status keys_find(struct work *work, const char *key_id, key_record **out_key,
-                      uint64_t *out_version)
+enum status keys_find(struct work *work, const char *key_id, struct found_key *out_key)
 {
     struct str id = str_from_cstr(key_id);
     enum status status = STATUS_NOT_FOUND;
     if (api_key_id_is_valid(id))
         status = accounts_get_key(work->authsvc->accounts, work->token->user_id, id, work->arena,
-                                  &work->error, out_key, out_version);
+                                  &work->error, out_key);
     if (status == STATUS_NOT_FOUND)
         return error_set(&work->error, status, "API key \"%.32s\" not found", key_id);
     return status;
 }
 
-enum status keys_remove(struct work *work, struct batch *batch, const key_record *key,
-                        uint64_t version)
+enum status keys_remove(struct work *work, struct batch *batch, const struct found_key *key)
 {
-    struct str key_id = str_from_cstr(key->key_id);
+    struct str key_id = str_from_cstr(key->record->key_id);
     struct str owner = {0};
     uint64_t owner_version = 0;
     enum status status = accounts_find_key_owner(work->authsvc->accounts, key_id, work->arena,
                                                  &work->error, &owner, &owner_version);
     if (status != STATUS_OK && status != STATUS_NOT_FOUND)
         return status;
-    batch_remove_key(batch, key_id, version, owner_version);
+    batch_remove_key(batch, key_id, key->version, owner_version);
     return STATUS_OK;
 }
 
@@ -61,11 +59,10 @@ static enum status remove_old_keys(struct work *work, struct batch *batch, key_r
         return STATUS_OK;
     qsort(expired, expired_count, sizeof(key_record *), compare_expiry);
     for (uint32_t i = 0; i < surplus && i < EXPIRED_REMOVED_MAX; i++) {
-        key_record *key = NULL;
-        uint64_t version = 0;
-        enum status status = keys_find(work, expired[i]->key_id, &key, &version);
+        struct found_key key = {0};
+        enum status status = keys_find(work, expired[i]->key_id, &key);
         if (status == STATUS_OK)
-            status = keys_remove(work, batch, key, version);
+            status = keys_remove(work, batch, &key);
         if (status != STATUS_OK && status != STATUS_NOT_FOUND)
             return status;
     }
@@ -184,13 +181,12 @@ enum status keys_list(struct work *work)
 static enum status remove_found_key(struct work *work, void *context)
 {
     const char *key_id = context;
-    key_record *key = NULL;
-    uint64_t version = 0;
+    struct found_key key = {0};
     struct batch batch;
     TRY(work_load_user(work));
-    TRY(keys_find(work, key_id, &key, &version));
+    TRY(keys_find(work, key_id, &key));
     batch_init(&batch, work->arena, work->token->user_id);
-    TRY(keys_remove(work, &batch, key, version));
+    TRY(keys_remove(work, &batch, &key));
     return accounts_commit(work->authsvc->accounts, &batch, &work->error);
 }
 
@@ -217,11 +213,13 @@ static enum status find_any(struct work *work, struct str key_id, key_record **o
 {
     struct accounts *accounts = work->authsvc->accounts;
     struct str user_id = {0};
+    struct found_key key = {0};
     uint64_t version = 0;
     if (!api_key_id_is_valid(key_id))
         return STATUS_NOT_FOUND;
     TRY(accounts_find_key_owner(accounts, key_id, work->arena, &work->error, &user_id, &version));
-    TRY(accounts_get_key(accounts, user_id, key_id, work->arena, &work->error, out_key, &version));
+    TRY(accounts_get_key(accounts, user_id, key_id, work->arena, &work->error, &key));
+    *out_key = key.record;
     return accounts_get_user(accounts, user_id, work->arena, &work->error, out_user, &version);
 }
 

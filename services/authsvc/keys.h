@@ -11,9 +11,7 @@ enum status keys_validate(struct work *work);
 enum status keys_get_details(struct work *work);
 
 // A key of the work's user. NOT_FOUND, with the sentence for it.
-enum status keys_find(struct work *work, const char *key_id, key_record **out_key,
-                      uint64_t *out_version);
+enum status keys_find(struct work *work, const char *key_id, struct found_key *out_key);
 
 // Take a key and everything that leads to it out of the store.
-enum status keys_remove(struct work *work, struct batch *batch, const key_record *key,
-                        uint64_t version);
+enum status keys_remove(struct work *work, struct batch *batch, const struct found_key *key);

@@ -48,7 +48,7 @@ TEST(a_key_and_its_token)
     struct fixture f;
     start(&f, NULL);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const Vectron__Auth__V1__UserProfile *profile = NULL;
+    const Vectron__Auth__V1__GetUserProfileResponse *profile = NULL;
     REQUIRE_OK(auth_profile(&f.call, &profile));
     REQUIRE_OK(auth_create_key(
         &f.call,
@@ -57,7 +57,7 @@ TEST(a_key_and_its_token)
         &made));
     const Vectron__Auth__V1__APIKey *info = made->key_info;
     CHECK(api_key_id_is_valid(str_from_cstr(info->key_prefix)));
-    CHECK_CSTR(info->user_id, profile->id);
+    CHECK_CSTR(info->user_id, profile->user->id);
     CHECK_CSTR(info->name, "my key");
     CHECK_CSTR(info->role, "writer");
     CHECK(info->n_collections == 1 && strcmp(info->collections[0], "only") == 0);
@@ -65,7 +65,7 @@ TEST(a_key_and_its_token)
     CHECK_EQ_I64(info->last_used_at, 0);
     struct token token = verify(&f, made->sdk_jwt);
     CHECK(token.kind == TOKEN_SDK && token.plan == PLAN_FREE);
-    CHECK_STR(token.user_id, str_from_cstr(profile->id));
+    CHECK_STR(token.user_id, str_from_cstr(profile->user->id));
     CHECK_STR(token.key_id, str_from_cstr(info->key_prefix));
     CHECK_STR(token.key_name, STR("my key"));
     CHECK_STR(token.role, STR("writer"));
@@ -137,7 +137,7 @@ TEST(list_and_delete)
     const Vectron__Auth__V1__CreateAPIKeyResponse *made[3];
     const Vectron__Auth__V1__ListAPIKeysResponse *list = NULL;
     struct auth_call other = auth_call_of(&f.test);
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     for (int i = 0; i < 3; i++)
         REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k"}, &made[i]));
     REQUIRE_OK(auth_list_keys(&f.call, &list));
@@ -148,19 +148,19 @@ TEST(list_and_delete)
     CHECK_EQ_U64(list->n_keys, 0);
     const char *key_id = made[1]->key_info->key_prefix;
     CHECK_STATUS(auth_delete_key(&other, key_id), STATUS_NOT_FOUND);
-    CHECK_STATUS(auth_create_token(&other, key_id, &jwt), STATUS_NOT_FOUND);
+    CHECK_STATUS(auth_create_token(&other, key_id, &again), STATUS_NOT_FOUND);
     CHECK_CONTAINS(str_from_cstr(other.error.text), STR("not found"));
     CHECK_OK(auth_delete_key(&f.call, key_id));
     CHECK_STATUS(auth_delete_key(&f.call, key_id), STATUS_NOT_FOUND);
     CHECK_CONTAINS(str_from_cstr(f.call.error.text), str_from_cstr(key_id));
-    CHECK_STATUS(auth_create_token(&f.call, key_id, &jwt), STATUS_NOT_FOUND);
+    CHECK_STATUS(auth_create_token(&f.call, key_id, &again), STATUS_NOT_FOUND);
     REQUIRE_OK(auth_list_keys(&f.call, &list));
     REQUIRE(list->n_keys == 2);
     for (size_t i = 0; i < 2; i++)
         CHECK(strcmp(list->keys[i]->key_prefix, key_id) != 0);
     CHECK_STATUS(auth_delete_key(&f.call, ""), STATUS_INVALID);
     CHECK_STATUS(auth_delete_key(&f.call, "nonsense"), STATUS_NOT_FOUND);
-    CHECK_STATUS(auth_create_token(&f.call, "", &jwt), STATUS_INVALID);
+    CHECK_STATUS(auth_create_token(&f.call, "", &again), STATUS_INVALID);
     arena_destroy(other.arena);
     stop(&f);
 }
@@ -170,16 +170,16 @@ TEST(another_token_for_a_key)
     struct fixture f;
     start(&f, NULL);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k", .role = "reader"}, &made));
     CHECK_OK(auth_set_plan(&f.call, 2));
-    REQUIRE_OK(auth_create_token(&f.call, made->key_info->key_prefix, &jwt));
-    CHECK(strcmp(jwt, made->sdk_jwt) != 0);
-    struct token token = verify(&f, jwt);
+    REQUIRE_OK(auth_create_token(&f.call, made->key_info->key_prefix, &again));
+    CHECK(strcmp(again->sdk_jwt, made->sdk_jwt) != 0);
+    struct token token = verify(&f, again->sdk_jwt);
     CHECK(token.plan == PLAN_PAID);
     CHECK_STR(token.role, STR("reader"));
     CHECK_EQ_I64(token.expires_at, made->key_info->expires_at);
-    CHECK_STR(open_key(&f, jwt), open_key(&f, made->sdk_jwt));
+    CHECK_STR(open_key(&f, again->sdk_jwt), open_key(&f, made->sdk_jwt));
     stop(&f);
 }
 
@@ -248,7 +248,7 @@ TEST(an_expired_key)
     struct fixture f;
     start(&f, NULL);
     const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
-    const char *jwt = NULL;
+    const Vectron__Auth__V1__CreateSDKJWTResponse *again = NULL;
     enum status status = STATUS_OK;
     uint64_t end_ns = clock_monotonic_ns() + 10 * NS_PER_SECOND;
     CHECK_STATUS(auth_create_key(&f.call, &(struct auth_key){.name = "k", .seconds = 1}, &made),
@@ -256,7 +256,7 @@ TEST(an_expired_key)
     for (int i = 0; i < 19; i++)
         CHECK_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k"}, NULL));
     while (status == STATUS_OK && clock_monotonic_ns() < end_ns)
-        status = auth_create_token(&f.call, made->key_info->key_prefix, &jwt);
+        status = auth_create_token(&f.call, made->key_info->key_prefix, &again);
     CHECK_STATUS(status, STATUS_PRECONDITION);
     CHECK_CONTAINS(str_from_cstr(f.call.error.text), STR("has expired"));
     // It does not count any more.

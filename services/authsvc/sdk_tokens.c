@@ -36,12 +36,12 @@ enum status sdk_tokens_create(struct work *work)
 {
     const Vectron__Auth__V1__CreateSDKJWTRequest *request = (const void *)work->request;
     struct str raw_key = {0};
-    key_record *key = NULL;
-    uint64_t version = 0;
+    struct found_key found = {0};
     if (request->api_key_id[0] == '\0')
         return error_set(&work->error, STATUS_INVALID, "api_key_id: empty");
     TRY(work_load_user(work));
-    TRY(keys_find(work, request->api_key_id, &key, &version));
+    TRY(keys_find(work, request->api_key_id, &found));
+    const key_record *key = found.record;
     if (key_has_expired(key, clock_unix_seconds()))
         return error_set(&work->error, STATUS_PRECONDITION,
                          "API key %s has expired: make a new one", key->key_id);

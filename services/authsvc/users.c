@@ -322,7 +322,8 @@ static enum status remove_user(struct work *work, void *context)
             TRY(accounts_commit(accounts, &batch, &work->error));
             batch_init(&batch, work->arena, user_id);
         }
-        TRY(keys_remove(work, &batch, keys.keys[i], keys.versions[i]));
+        struct found_key key = {keys.keys[i], keys.versions[i]};
+        TRY(keys_remove(work, &batch, &key));
     }
     batch_remove_user(&batch, work->user_version);
     batch_remove_email(&batch, email, email_version);

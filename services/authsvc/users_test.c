@@ -28,17 +28,17 @@ TEST(register_login_profile)
 {
     struct fixture f;
     start(&f, NULL);
-    const Vectron__Auth__V1__UserProfile *profile = NULL;
+    const Vectron__Auth__V1__GetUserProfileResponse *profile = NULL;
     CHECK_OK(auth_register(&f.call, "  Person@Example.COM ", AUTH_PASSWORD));
     CHECK_STATUS(auth_register(&f.call, "person@example.com", AUTH_PASSWORD), STATUS_EXISTS);
     CHECK_CSTR(f.call.error.text, "an account for person@example.com already exists");
     CHECK_OK(auth_login(&f.call, "PERSON@example.com", AUTH_PASSWORD));
     REQUIRE_OK(auth_profile(&f.call, &profile));
-    CHECK_CSTR(profile->email, "person@example.com");
-    CHECK_EQ_U64(strlen(profile->id), 36);
-    CHECK(profile->plan == VECTRON__AUTH__V1__PLAN__FREE);
-    CHECK(profile->subscription_status == VECTRON__AUTH__V1__SUBSCRIPTION_STATUS__ACTIVE);
-    CHECK(profile->created_at > clock_unix_seconds() - 60);
+    CHECK_CSTR(profile->user->email, "person@example.com");
+    CHECK_EQ_U64(strlen(profile->user->id), 36);
+    CHECK(profile->user->plan == VECTRON__AUTH__V1__PLAN__FREE);
+    CHECK(profile->user->subscription_status == VECTRON__AUTH__V1__SUBSCRIPTION_STATUS__ACTIVE);
+    CHECK(profile->user->created_at > clock_unix_seconds() - 60);
     stop(&f);
 }
 
@@ -111,7 +111,7 @@ TEST(the_login_token_and_its_renewal)
     struct fixture f;
     start(&f, NULL);
     struct token token = {0};
-    const Vectron__Auth__V1__UserProfile *profile = NULL;
+    const Vectron__Auth__V1__GetUserProfileResponse *profile = NULL;
     const ProtobufCMessage *answer = NULL;
     Vectron__Auth__V1__RefreshTokenRequest request = VECTRON__AUTH__V1__REFRESH_TOKEN_REQUEST__INIT;
     auth_user(&f.call, "a@b.c");
@@ -119,7 +119,7 @@ TEST(the_login_token_and_its_renewal)
     REQUIRE_OK(token_verify(f.test.authority, str_from_cstr(f.call.token), f.call.arena,
                             &f.call.error, &token));
     CHECK(token.kind == TOKEN_LOGIN && token.plan == PLAN_FREE);
-    CHECK_STR(token.user_id, str_from_cstr(profile->id));
+    CHECK_STR(token.user_id, str_from_cstr(profile->user->id));
     CHECK_STR(token.role, STR("user"));
     CHECK_EQ_I64(token.expires_at - token.issued_at, 24 * 3600);
     REQUIRE_OK(auth_ask(&f.call, "RefreshToken", &request.base, &answer));
