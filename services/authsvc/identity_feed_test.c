@@ -1,8 +1,6 @@
 #include "authsvc/identity_feed.h"
 
-#include <pthread.h>
-
-#include "authsvc/auth_testing.h"
+#include "authsvc/watch_testing.h"
 
 // What gateways watch and ask, through the whole service.
 
@@ -24,174 +22,6 @@ static void stop(struct fixture *fixture)
     auth_close(&fixture->test);
 }
 
-// --- A watch, as a gateway has it: what was said last of each key and user
-
-enum { SEEN_MAX = 4096 };
-
-struct seen {
-    char id[64];
-    char role[16];
-    uint64_t generation;
-    int plan;
-    bool is_deleted;
-};
-
-struct watch {
-    struct task begin; // first
-    struct task end;
-    struct auth_test *test;
-    struct channel_call *call;
-    pthread_mutex_t lock; // of the rest
-    pthread_cond_t changed;
-    struct seen seen[SEEN_MAX];
-    uint32_t seen_count;
-    uint32_t message_count;
-    uint32_t snapshot_count;
-    bool has_ended;
-    bool is_closed; // nothing comes any more
-    enum status status;
-};
-
-static struct seen *find(struct watch *watch, const char *id)
-{
-    for (uint32_t i = 0; i < watch->seen_count; i++) {
-        if (strcmp(watch->seen[i].id, id) == 0)
-            return &watch->seen[i];
-    }
-    return NULL;
-}
-
-static struct seen *see(struct watch *watch, const char *id)
-{
-    struct seen *seen = find(watch, id);
-    if (seen == NULL && watch->seen_count < SEEN_MAX)
-        seen = &watch->seen[watch->seen_count++];
-    if (seen != NULL)
-        (void)snprintf(seen->id, sizeof(seen->id), "%s", id);
-    return seen;
-}
-
-static void received(enum status status, struct str text, const ProtobufCMessage *message,
-                     void *context)
-{
-    (void)text;
-    struct watch *watch = context;
-    const Vectron__Auth__V1__IdentityChanges *changes = AUTH_AS(IdentityChanges, message);
-    pthread_mutex_lock(&watch->lock);
-    if (message == NULL) {
-        watch->has_ended = true;
-        watch->status = status;
-    } else {
-        watch->message_count++;
-        if (changes->is_snapshot) {
-            watch->snapshot_count++;
-            watch->seen_count = 0;
-        }
-        for (size_t i = 0; i < changes->n_keys; i++) {
-            struct seen *seen = see(watch, changes->keys[i]->key_id);
-            seen->is_deleted = changes->keys[i]->is_deleted;
-            (void)snprintf(seen->role, sizeof(seen->role), "%s", changes->keys[i]->role);
-            CHECK(seen->is_deleted || changes->keys[i]->key_hash.len == API_KEY_HASH_SIZE);
-        }
-        for (size_t i = 0; i < changes->n_users; i++) {
-            struct seen *seen = see(watch, changes->users[i]->user_id);
-            seen->is_deleted = changes->users[i]->is_deleted;
-            seen->plan = (int)changes->users[i]->plan;
-            seen->generation = changes->users[i]->token_generation;
-            (void)snprintf(seen->role, sizeof(seen->role), "%s", changes->users[i]->role);
-        }
-    }
-    pthread_cond_broadcast(&watch->changed);
-    pthread_mutex_unlock(&watch->lock);
-}
-
-static void begin(struct task *task)
-{
-    struct watch *watch = (struct watch *)(void *)task;
-    Vectron__Auth__V1__WatchIdentityRequest message =
-        VECTRON__AUTH__V1__WATCH_IDENTITY_REQUEST__INIT;
-    struct metadata proof = {STR("vectron-identity"),
-                             str_from_cstr(watch->test->authsvc->secrets.identity_token)};
-    watch->call = client_call(&(struct client_request){
-        .channel = watch->test->channel,
-        .service = &vectron__auth__v1__identity_service__descriptor,
-        .method = "WatchIdentity",
-        .message = &message.base,
-        .deadline_ns = UINT64_MAX,
-        .is_stream = true,
-        .metadata = &proof,
-        .metadata_count = 1,
-        .context = watch,
-        .done = received,
-    });
-}
-
-static void cancel(struct task *task)
-{
-    struct watch *watch = (struct watch *)(void *)((char *)task - offsetof(struct watch, end));
-    pthread_mutex_lock(&watch->lock);
-    bool has_ended = watch->has_ended;
-    pthread_mutex_unlock(&watch->lock);
-    if (!has_ended)
-        channel_call_cancel(watch->call);
-    pthread_mutex_lock(&watch->lock);
-    watch->is_closed = true;
-    pthread_cond_broadcast(&watch->changed);
-    pthread_mutex_unlock(&watch->lock);
-}
-
-// Until the condition holds, with the lock held; false after ten seconds.
-#define WAIT_UNTIL(watch, condition)                                  \
-    do {                                                              \
-        uint64_t end_ns_ = clock_monotonic_ns() + 10 * NS_PER_SECOND; \
-        pthread_mutex_lock(&(watch)->lock);                           \
-        while (!(condition) && clock_monotonic_ns() < end_ns_)        \
-            wait_a_little(watch);                                     \
-        CHECK(condition);                                             \
-        pthread_mutex_unlock(&(watch)->lock);                         \
-    } while (0)
-
-static void wait_a_little(struct watch *watch)
-{
-    uint64_t until_ns = clock_monotonic_ns() + 20 * NS_PER_MS;
-    struct timespec until = {(time_t)(until_ns / NS_PER_SECOND), (long)(until_ns % NS_PER_SECOND)};
-    (void)pthread_cond_timedwait(&watch->changed, &watch->lock, &until); // either way, look again
-}
-
-static struct watch *watch_open(struct auth_test *test)
-{
-    struct watch *watch = mem_alloc(sizeof(*watch));
-    pthread_condattr_t attributes;
-    watch->test = test;
-    watch->begin.run = begin;
-    watch->end.run = cancel;
-    pthread_mutex_init(&watch->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&watch->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
-    loop_post(net_loop(test->net, 0), &watch->begin);
-    WAIT_UNTIL(watch, watch->snapshot_count == 1);
-    return watch;
-}
-
-static void watch_close(struct watch *watch)
-{
-    loop_post(net_loop(watch->test->net, 0), &watch->end);
-    WAIT_UNTIL(watch, watch->is_closed);
-    pthread_cond_destroy(&watch->changed);
-    pthread_mutex_destroy(&watch->lock);
-    mem_free(watch);
-}
-
-static bool is_deleted(struct watch *watch, const char *id)
-{
-    const struct seen *seen = find(watch, id);
-    return seen != NULL && seen->is_deleted;
-}
-
-// --- Tests
-
 TEST(a_watch_begins_with_everything)
 {
     struct fixture f;
@@ -204,13 +34,13 @@ TEST(a_watch_begins_with_everything)
     REQUIRE_OK(auth_profile(&f.call, &profile));
     REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k", .role = "reader"}, &made));
     struct watch *watch = watch_open(&f.test);
-    WAIT_UNTIL(watch, find(watch, made->key_info->key_prefix) != NULL);
-    const struct seen *user = find(watch, profile->user->id);
+    WAIT_UNTIL(watch, watch_find(watch, made->key_info->key_prefix) != NULL);
+    const struct watch_seen *user = watch_find(watch, profile->user->id);
     CHECK(user != NULL && strcmp(user->role, "user") == 0 && user->plan == 1);
-    const struct seen *key = find(watch, made->key_info->key_prefix);
+    const struct watch_seen *key = watch_find(watch, made->key_info->key_prefix);
     CHECK(key != NULL && strcmp(key->role, "reader") == 0 && !key->is_deleted);
     // The first watch heard of it as it happened.
-    WAIT_UNTIL(empty, find(empty, made->key_info->key_prefix) != NULL);
+    WAIT_UNTIL(empty, watch_find(empty, made->key_info->key_prefix) != NULL);
     CHECK_EQ_U64(empty->snapshot_count, 1);
     watch_close(watch);
     watch_close(empty);
@@ -229,18 +59,18 @@ TEST(changes_are_told_at_once)
     const char *user_id = profile->user->id;
     REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k"}, &made));
     const char *key_id = made->key_info->key_prefix;
-    WAIT_UNTIL(watch, find(watch, key_id) != NULL && find(watch, user_id) != NULL);
+    WAIT_UNTIL(watch, watch_find(watch, key_id) != NULL && watch_find(watch, user_id) != NULL);
     CHECK_OK(auth_set_plan(&f.call, 2));
-    WAIT_UNTIL(watch, find(watch, user_id)->plan == 2);
+    WAIT_UNTIL(watch, watch_find(watch, user_id)->plan == 2);
     uint64_t begin_ns = clock_monotonic_ns();
     CHECK_OK(auth_delete_key(&f.call, key_id));
-    WAIT_UNTIL(watch, is_deleted(watch, key_id));
+    WAIT_UNTIL(watch, watch_is_deleted(watch, key_id));
     CHECK(clock_monotonic_ns() - begin_ns < NS_PER_SECOND);
     CHECK_OK(auth_change_password(&f.call, AUTH_PASSWORD, "Better-horse-8"));
-    WAIT_UNTIL(watch, find(watch, user_id)->generation == 1);
+    WAIT_UNTIL(watch, watch_find(watch, user_id)->generation == 1);
     CHECK_OK(auth_login(&f.call, "a@b.c", "Better-horse-8"));
     CHECK_OK(auth_delete_user(&f.call, "Better-horse-8"));
-    WAIT_UNTIL(watch, is_deleted(watch, user_id));
+    WAIT_UNTIL(watch, watch_is_deleted(watch, user_id));
     CHECK_EQ_U64(watch->snapshot_count, 1);
     watch_close(watch);
     stop(&f);

@@ -265,6 +265,33 @@ TEST(an_expired_key)
     stop(&f);
 }
 
+// Expired keys do not count, so there could be any number of them: the oldest go.
+TEST(expired_keys_do_not_pile_up)
+{
+    struct fixture f;
+    enum { KEYS = 130, KEPT = 100 };
+    start(&f, NULL);
+    const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
+    const Vectron__Auth__V1__ListAPIKeysResponse *list = NULL;
+    CHECK_OK(auth_set_plan(&f.call, 2));
+    for (int i = 0; i < KEYS; i++)
+        REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "k", .seconds = 1}, &made));
+    int64_t all_expired = made->key_info->expires_at;
+    while (clock_unix_seconds() < all_expired)
+        CHECK_OK(auth_profile(&f.call, NULL));
+    REQUIRE_OK(auth_list_keys(&f.call, &list));
+    size_t before = list->n_keys; // those that expired while the others were made may have gone
+    CHECK(before > KEPT);
+    REQUIRE_OK(auth_create_key(&f.call, &(struct auth_key){.name = "fresh"}, &made));
+    REQUIRE_OK(auth_list_keys(&f.call, &list));
+    CHECK_EQ_U64(list->n_keys, KEPT + 1);
+    bool is_there = false;
+    for (size_t i = 0; i < list->n_keys; i++)
+        is_there |= strcmp(list->keys[i]->key_prefix, made->key_info->key_prefix) == 0;
+    CHECK(is_there);
+    stop(&f);
+}
+
 static const Vectron__Auth__V1__ValidateAPIKeyResponse *validate(struct auth_call *call,
                                                                  struct str raw_key)
 {

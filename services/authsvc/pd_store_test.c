@@ -2,7 +2,7 @@
 
 #include <stdatomic.h>
 
-#include "authsvc/auth_testing.h"
+#include "authsvc/watch_testing.h"
 #include "identity/account_store_sqlite.h"
 #include "net/server.h"
 
@@ -16,6 +16,7 @@ struct driver {
     struct account_store *entries;
     struct cluster_client *client;
     struct account_store *store; // the one that is tested
+    char address[128];           // as bound
     atomic_int failure;          // a status that every call gets; STATUS_OK: none
     atomic_uint failures_left;
     atomic_uint calls;
@@ -124,18 +125,22 @@ static const struct rpc_method methods[] = {
     {.name = "PutState", .handler = put, .is_internal = true},
 };
 
-static void listen_again(struct driver *driver)
+static void listen_at(struct driver *driver, const char *address)
 {
     struct error error = {0};
-    char bound[128];
     driver->server = server_create(driver->net);
     CHECK_OK(server_listen(driver->server,
-                           &(struct listener_options){.address = STR("inproc:pd"),
+                           &(struct listener_options){.address = str_from_cstr(address),
                                                       .handler = &rpc_call_handler,
                                                       .context = driver->router,
                                                       .has_grpc = true,
                                                       .message_size_max = 4 << 20},
-                           &error, bound));
+                           &error, driver->address));
+}
+
+static void listen_again(struct driver *driver)
+{
+    listen_at(driver, "inproc:pd");
 }
 
 static void start(struct driver *driver, const char *shown_token)
@@ -313,6 +318,52 @@ TEST(the_service_starts_before_its_store)
     arena_destroy(call.arena);
     auth_stop(&test);
     token_authority_destroy(test.authority);
+    stop(&driver);
+}
+
+// Two auth services on one placement driver: what one changes, watchers of the other hear of.
+TEST(another_process_changes_the_accounts)
+{
+    struct driver driver;
+    struct auth_test tests[2];
+    struct auth_call call;
+    const Vectron__Auth__V1__CreateAPIKeyResponse *made = NULL;
+    struct error error = {0};
+    start(&driver, "");
+    server_destroy(driver.server);
+    rpc_router_destroy(driver.router);
+    driver.router = rpc_router_create(&(struct rpc_router_options){0});
+    rpc_router_add_service(driver.router, &vectron__placementdriver__v1__state_service__descriptor,
+                           methods, 3, &driver);
+    listen_at(&driver, "127.0.0.1:0");
+    for (int i = 0; i < 2; i++) {
+        const struct auth_setting settings[] = {
+            {"pd-addrs", driver.address},
+            {"grpc-port", i == 0 ? "inproc:auth-a" : "inproc:auth-b"},
+            {"http-port", i == 0 ? "inproc:auth-c" : "inproc:auth-d"},
+            {NULL, NULL}};
+        tests[i] = (struct auth_test){.net = driver.net};
+        CHECK_OK(token_authority_create(STR(AUTH_SECRET), &error, &tests[i].authority));
+        auth_start(&tests[i], settings);
+    }
+    struct watch *watch = watch_open(&tests[0]);
+    call = auth_call_of(&tests[1]);
+    auth_user(&call, "a@b.c");
+    if (CHECK_OK(auth_create_key(&call, &(struct auth_key){.name = "k"}, &made))) {
+        const char *key_id = made->key_info->key_prefix;
+        WAIT_UNTIL(watch, watch_find(watch, key_id) != NULL);
+        uint64_t begin_ns = clock_monotonic_ns();
+        CHECK_OK(auth_delete_key(&call, key_id));
+        WAIT_UNTIL(watch, watch_is_deleted(watch, key_id));
+        CHECK(clock_monotonic_ns() - begin_ns < NS_PER_SECOND);
+    }
+    CHECK_EQ_U64(watch->snapshot_count, 1);
+    watch_close(watch);
+    arena_destroy(call.arena);
+    for (int i = 0; i < 2; i++) {
+        auth_stop(&tests[i]);
+        token_authority_destroy(tests[i].authority);
+    }
     stop(&driver);
 }
 
