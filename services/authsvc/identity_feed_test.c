@@ -61,13 +61,13 @@ TEST(changes_are_told_at_once)
     const char *key_id = made->key_info->key_prefix;
     WAIT_UNTIL(watch, watch_find(watch, key_id) != NULL && watch_find(watch, user_id) != NULL);
     CHECK_OK(auth_set_plan(&f.call, 2));
-    WAIT_UNTIL(watch, watch_find(watch, user_id)->plan == 2);
+    WAIT_UNTIL(watch, watch_has_plan(watch, user_id, 2));
     uint64_t begin_ns = clock_monotonic_ns();
     CHECK_OK(auth_delete_key(&f.call, key_id));
     WAIT_UNTIL(watch, watch_is_deleted(watch, key_id));
     CHECK(clock_monotonic_ns() - begin_ns < NS_PER_SECOND);
     CHECK_OK(auth_change_password(&f.call, AUTH_PASSWORD, "Better-horse-8"));
-    WAIT_UNTIL(watch, watch_find(watch, user_id)->generation == 1);
+    WAIT_UNTIL(watch, watch_has_generation(watch, user_id, 1));
     CHECK_OK(auth_login(&f.call, "a@b.c", "Better-horse-8"));
     CHECK_OK(auth_delete_user(&f.call, "Better-horse-8"));
     WAIT_UNTIL(watch, watch_is_deleted(watch, user_id));

@@ -47,11 +47,26 @@ static inline struct watch_seen *watch_find(struct watch *watch, const char *id)
 static inline struct watch_seen *watch_see(struct watch *watch, const char *id)
 {
     struct watch_seen *seen = watch_find(watch, id);
-    if (seen == NULL && watch->seen_count < WATCH_SEEN_MAX)
-        seen = &watch->seen[watch->seen_count++];
     if (seen != NULL)
-        (void)snprintf(seen->id, sizeof(seen->id), "%s", id);
+        return seen;
+    CHECK(watch->seen_count < WATCH_SEEN_MAX);
+    seen = &watch->seen[watch->seen_count % WATCH_SEEN_MAX];
+    watch->seen_count++;
+    (void)snprintf(seen->id, sizeof(seen->id), "%s", id);
     return seen;
+}
+
+static inline bool watch_has_plan(struct watch *watch, const char *user_id, int plan)
+{
+    const struct watch_seen *seen = watch_find(watch, user_id);
+    return seen != NULL && seen->plan == plan;
+}
+
+static inline bool watch_has_generation(struct watch *watch, const char *user_id,
+                                        uint64_t generation)
+{
+    const struct watch_seen *seen = watch_find(watch, user_id);
+    return seen != NULL && seen->generation == generation;
 }
 
 static inline void watch_received(enum status status, struct str text,
