@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "store/shard.h"
+#include "store/store_testing.h"
 #include "testing/test.h"
 
 // A child writes and says what was acknowledged; it is killed at some moment, the store is opened

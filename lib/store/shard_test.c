@@ -11,19 +11,10 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "store/store_internal.h"
+#include "store/store_testing.h"
 #include "testing/test.h"
 
 enum { DIMENSION = 12, POINTS = 300, PAYLOAD_SIZE = 64 };
-
-// RocksDB was not built for the thread sanitizer, which would report what it does inside.
-// NOLINTNEXTLINE(*-reserved-identifier,cert-dcl37-c,readability-identifier-naming): its name
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-
-// NOLINTNEXTLINE(*-reserved-identifier,cert-dcl37-c,readability-identifier-naming): its name
-__attribute__((visibility("default"))) const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1";
-}
 
 static struct str path_in(const char *folder)
 {

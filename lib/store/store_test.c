@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "store/shard.h"
+#include "store/store_testing.h"
 #include "testing/test.h"
 
 static const struct shard_options plain = {

@@ -8,17 +8,8 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "store/store_testing.h"
 #include "testing/test.h"
-
-// RocksDB was not built for the thread sanitizer, which would report what it does inside.
-// NOLINTNEXTLINE(*-reserved-identifier,cert-dcl37-c,readability-identifier-naming): its name
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-
-// NOLINTNEXTLINE(*-reserved-identifier,cert-dcl37-c,readability-identifier-naming): its name
-__attribute__((visibility("default"))) const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1";
-}
 
 enum { WAIT_SECONDS = 20, SELF = 3, OTHER = 4 };
 
