@@ -20,14 +20,16 @@ struct watcher {
     struct watcher *previous;
     struct health *health;
     struct rpc *rpc;
-    bool is_posted; // under the mutex
-    bool is_over;   // on the loop
-    bool was_ready; // as told last
+    bool is_posted;  // under the mutex
+    bool is_unknown; // there is no such service: nothing changes for it
+    bool is_over;    // on the loop
+    bool was_ready;  // as told last
 };
 
 struct health {
     pthread_mutex_t mutex;
     bool is_ready;
+    bool is_draining;
     char reason[REASON_SIZE];
     struct watcher *watchers;
 };
@@ -45,6 +47,14 @@ void health_destroy(struct health *health)
     mem_free(health);
 }
 
+// Under the mutex.
+static void post(struct watcher *watcher)
+{
+    if (!watcher->is_posted)
+        loop_post(call_loop(rpc_call(watcher->rpc)), &watcher->task);
+    watcher->is_posted = true;
+}
+
 void health_set(struct health *health, bool is_ready, struct str reason)
 {
     pthread_mutex_lock(&health->mutex);
@@ -54,11 +64,17 @@ void health_set(struct health *health, bool is_ready, struct str reason)
     if (size > 0)
         memcpy(health->reason, reason.data, size);
     health->reason[size] = '\0';
-    for (struct watcher *it = health->watchers; has_changed && it != NULL; it = it->next) {
-        if (!it->is_posted)
-            loop_post(call_loop(rpc_call(it->rpc)), &it->task);
-        it->is_posted = true;
-    }
+    for (struct watcher *it = health->watchers; has_changed && it != NULL; it = it->next)
+        post(it);
+    pthread_mutex_unlock(&health->mutex);
+}
+
+void health_drain(struct health *health)
+{
+    pthread_mutex_lock(&health->mutex);
+    health->is_draining = true;
+    for (struct watcher *it = health->watchers; it != NULL; it = it->next)
+        post(it);
     pthread_mutex_unlock(&health->mutex);
 }
 
@@ -94,31 +110,17 @@ static void check(struct rpc *rpc, void *context)
 
 // --- Watch
 
-static void tell(struct watcher *watcher, bool is_ready)
+static void tell(struct watcher *watcher,
+                 Grpc__Health__V1__HealthCheckResponse__ServingStatus serving)
 {
     Grpc__Health__V1__HealthCheckResponse response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    response.status = is_ready ? SERVING : NOT_SERVING;
-    watcher->was_ready = is_ready;
+    response.status = serving;
     rpc_send(watcher->rpc, &response.base);
 }
 
-static void watcher_run(struct task *task)
+// The watcher is not used any more afterwards.
+static void watcher_end(struct watcher *watcher)
 {
-    struct watcher *watcher = (struct watcher *)(void *)task;
-    struct health *health = watcher->health;
-    pthread_mutex_lock(&health->mutex);
-    watcher->is_posted = false;
-    bool is_ready = health->is_ready;
-    pthread_mutex_unlock(&health->mutex);
-    if (watcher->is_over)
-        rpc_unref(watcher->rpc);
-    else if (is_ready != watcher->was_ready)
-        tell(watcher, is_ready);
-}
-
-static void watcher_cancelled(struct rpc *rpc, void *context)
-{
-    struct watcher *watcher = context;
     struct health *health = watcher->health;
     pthread_mutex_lock(&health->mutex);
     if (watcher->previous != NULL)
@@ -131,24 +133,49 @@ static void watcher_cancelled(struct rpc *rpc, void *context)
     pthread_mutex_unlock(&health->mutex);
     watcher->is_over = true;
     if (!is_posted) // else its task is still to come
-        rpc_unref(rpc);
+        rpc_unref(watcher->rpc);
+}
+
+static void watcher_run(struct task *task)
+{
+    struct watcher *watcher = (struct watcher *)(void *)task;
+    struct health *health = watcher->health;
+    pthread_mutex_lock(&health->mutex);
+    watcher->is_posted = false;
+    bool is_ready = health->is_ready;
+    bool is_draining = health->is_draining;
+    pthread_mutex_unlock(&health->mutex);
+    if (watcher->is_over) {
+        rpc_unref(watcher->rpc);
+        return;
+    }
+    if (is_ready != watcher->was_ready && !watcher->is_unknown)
+        tell(watcher, is_ready ? SERVING : NOT_SERVING);
+    watcher->was_ready = is_ready;
+    if (!is_draining)
+        return;
+    rpc_fail(watcher->rpc, STATUS_UNAVAILABLE, "the process is stopping");
+    watcher_end(watcher);
+}
+
+static void watcher_cancelled(struct rpc *rpc, void *context)
+{
+    (void)rpc;
+    watcher_end(context);
 }
 
 static void watch(struct rpc *rpc, void *context)
 {
     struct rpc_router *router = context;
     const Grpc__Health__V1__HealthCheckRequest *request = (const void *)rpc_request(rpc);
-    if (!is_known(router, request->service)) {
-        // The service may come; here none does, and the stream stays open as the protocol says.
-        Grpc__Health__V1__HealthCheckResponse response =
-            GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-        response.status = UNKNOWN;
-        rpc_send(rpc, &response.base);
-        return;
-    }
     struct watcher *watcher = arena_alloc(rpc_arena(rpc), sizeof(*watcher));
     struct health *health = router->health;
-    *watcher = (struct watcher){.task = {.run = watcher_run}, .health = health, .rpc = rpc};
+    *watcher = (struct watcher){
+        .task = {.run = watcher_run},
+        .health = health,
+        .rpc = rpc,
+        .is_unknown = !is_known(router, request->service),
+    };
     rpc_ref(rpc);
     rpc_on_cancel(rpc, watcher_cancelled, watcher);
     pthread_mutex_lock(&health->mutex);
@@ -156,9 +183,12 @@ static void watch(struct rpc *rpc, void *context)
     if (watcher->next != NULL)
         watcher->next->previous = watcher;
     health->watchers = watcher;
-    bool is_ready = health->is_ready;
+    watcher->was_ready = health->is_ready;
+    if (health->is_draining)
+        post(watcher);
     pthread_mutex_unlock(&health->mutex);
-    tell(watcher, is_ready);
+    // A service that is not there may come, as the protocol has it; the stream stays open.
+    tell(watcher, watcher->is_unknown ? UNKNOWN : watcher->was_ready ? SERVING : NOT_SERVING);
 }
 
 static const struct rpc_method methods[] = {

@@ -135,6 +135,12 @@ bool rpc_router_is_ready(struct rpc_router *router, struct arena *arena, struct 
     return health_get(router->health, arena, out_reason);
 }
 
+void rpc_router_drain(struct rpc_router *router)
+{
+    health_set(router->health, false, STR("the process is stopping"));
+    health_drain(router->health);
+}
+
 struct buf *rpc_scratch(struct rpc *rpc)
 {
     uint32_t index = loop_index(call_loop(rpc->call));

@@ -557,9 +557,20 @@ TEST(watchers_of_health_hear_of_changes)
     rpc_router_set_ready(fixture.router, false, STR("going"));
     stream_wait(&stream, 3, false);
     CHECK(stream.numbers[0] == 2 && stream.numbers[1] == 1 && stream.numbers[2] == 2);
-    server_destroy(fixture.server);
-    fixture.server = NULL;
+    struct stream unknown = stream;
+    static char name[] = "no.Such";
+    request.service = name;
+    unknown.count = 0;
+    stream_open(&unknown);
+    stream_wait(&unknown, 1, false);
+    CHECK(unknown.numbers[0] == 3);
+    // A drain lets them go at once.
+    uint64_t started_ns = clock_monotonic_ns();
+    rpc_router_drain(fixture.router);
+    server_drain(fixture.server, SECONDS_MAX * NS_PER_SECOND);
+    CHECK(clock_monotonic_ns() - started_ns < 5 * NS_PER_SECOND);
     stream_wait(&stream, 3, true);
+    stream_wait(&unknown, 1, true);
     CHECK(stream.status == STATUS_UNAVAILABLE);
     tear_down(&fixture);
 }

@@ -74,6 +74,10 @@ void rpc_router_set_ready(struct rpc_router *router, bool is_ready, struct str r
 // Whether it was set so, and the reason why not, copied into arena. Any thread.
 bool rpc_router_is_ready(struct rpc_router *router, struct arena *arena, struct str *out_reason);
 
+// Before server_drain: the process is not ready any more, and who watches that is told and let go,
+// because a watch would hold up the drain. Any thread.
+void rpc_router_drain(struct rpc_router *router);
+
 // To be put into listener_options, with the router as its context.
 extern const struct call_handler rpc_call_handler;
 

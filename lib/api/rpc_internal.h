@@ -154,6 +154,7 @@ struct health *health_create(void);
 void health_destroy(struct health *health);
 void health_add(struct rpc_router *router);
 void health_set(struct health *health, bool is_ready, struct str reason);
+void health_drain(struct health *health);
 bool health_get(struct health *health, struct arena *arena, struct str *out_reason);
 
 // --- reflection.c

@@ -337,6 +337,8 @@ static void gateway_stop(void *service)
 static void gateway_drain(void *service, uint64_t grace_ns)
 {
     struct gateway *gateway = service;
+    rpc_router_drain(gateway->grpc_router);
+    rpc_router_drain(gateway->http_router);
     server_drain(gateway->server, grace_ns);
 }
 

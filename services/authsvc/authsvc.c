@@ -385,6 +385,8 @@ static void authsvc_drain(void *service, uint64_t grace_ns)
 {
     struct authsvc *authsvc = service;
     identity_feed_drain(authsvc->feed);
+    rpc_router_drain(authsvc->grpc_router);
+    rpc_router_drain(authsvc->http_router);
     server_drain(authsvc->server, grace_ns);
 }
 

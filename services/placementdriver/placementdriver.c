@@ -261,6 +261,7 @@ static void driver_drain(void *service, uint64_t grace_ns)
 {
     struct driver *driver = service;
     map_end_watches(driver);
+    rpc_router_drain(driver->router);
     server_drain(driver->server, grace_ns);
 }
 

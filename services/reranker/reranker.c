@@ -174,6 +174,7 @@ static enum status start_parts(struct reranker *reranker, const struct config *c
 static void reranker_drain(void *service, uint64_t grace_ns)
 {
     struct reranker *reranker = service;
+    rpc_router_drain(reranker->router);
     server_drain(reranker->server, grace_ns);
 }
 

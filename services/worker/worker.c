@@ -249,6 +249,7 @@ static enum status start_parts(struct worker *worker, const struct config *confi
 static void worker_drain(void *service, uint64_t grace_ns)
 {
     struct worker *worker = service;
+    rpc_router_drain(worker->router);
     server_drain(worker->server, grace_ns);
 }
 
