@@ -27,6 +27,7 @@
 enum {
     ALIGNMENT = 16,
     FIRST_SIZE = 4096,      // of the arena with its own block
+    SPARE_SIZE = 8192,      // of the next one, which is kept for the time after a reset
     BLOCK_SIZE_MAX = 65536, // blocks double up to this
 };
 
@@ -42,6 +43,7 @@ struct arena {
     size_t size;          // handed out, rounded up
     size_t size_max;
     size_t block_size_next;
+    struct block *spare; // zeroed, of the first size after the own one; NULL: none
     struct block own;
 };
 
@@ -63,13 +65,31 @@ struct arena *arena_create(size_t size_max)
     return arena;
 }
 
-static void free_blocks(struct arena *arena)
+static void clear_block(struct block *block)
+{
+    ASAN_UNPOISON_MEMORY_REGION(block->data, block->used);
+    memset(block->data, 0, block->used);
+    ASAN_POISON_MEMORY_REGION(block->data, block->capacity);
+    block->used = 0;
+}
+
+static void free_block(struct block *block)
+{
+    ASAN_UNPOISON_MEMORY_REGION(block->data, block->capacity);
+    mem_free(block);
+}
+
+static void free_blocks(struct arena *arena, bool keeps_spare)
 {
     struct block *block = arena->blocks;
     while (block != &arena->own) {
         struct block *next = block->next;
-        ASAN_UNPOISON_MEMORY_REGION(block->data, block->capacity);
-        mem_free(block);
+        if (keeps_spare && arena->spare == NULL && block->capacity == SPARE_SIZE) {
+            clear_block(block);
+            arena->spare = block;
+        } else {
+            free_block(block);
+        }
         block = next;
     }
     arena->blocks = &arena->own;
@@ -79,18 +99,17 @@ void arena_destroy(struct arena *arena)
 {
     if (arena == NULL)
         return;
-    free_blocks(arena);
+    free_blocks(arena, false);
+    if (arena->spare != NULL)
+        free_block(arena->spare);
     ASAN_UNPOISON_MEMORY_REGION(arena->own.data, arena->own.capacity);
     mem_free(arena);
 }
 
 void arena_reset(struct arena *arena)
 {
-    free_blocks(arena);
-    ASAN_UNPOISON_MEMORY_REGION(arena->own.data, arena->own.used);
-    memset(arena->own.data, 0, arena->own.used);
-    ASAN_POISON_MEMORY_REGION(arena->own.data, arena->own.capacity);
-    arena->own.used = 0;
+    free_blocks(arena, true);
+    clear_block(&arena->own);
     arena->size = 0;
     arena->block_size_next = FIRST_SIZE;
 }
@@ -112,6 +131,16 @@ static struct block *block_create(size_t capacity)
     return block;
 }
 
+static struct block *take_block(struct arena *arena, size_t capacity)
+{
+    struct block *spare = arena->spare;
+    if (spare == NULL || capacity != SPARE_SIZE)
+        return block_create(capacity);
+    arena->spare = NULL;
+    spare->next = NULL;
+    return spare;
+}
+
 // A block that has room for size bytes. Something large gets one of its own, behind the block that
 // is being filled, so that what is left there is not wasted.
 static struct block *find_room(struct arena *arena, size_t size)
@@ -131,7 +160,7 @@ static struct block *find_room(struct arena *arena, size_t size)
     if (arena->block_size_next < BLOCK_SIZE_MAX)
         arena->block_size_next *= 2;
     size_t capacity = size > arena->block_size_next ? size : arena->block_size_next;
-    struct block *block = block_create(capacity);
+    struct block *block = take_block(arena, capacity);
     if (block == NULL)
         return NULL;
     block->next = current;

@@ -9,8 +9,8 @@
 
 // Memory of one request: many small pieces, freed together. It has a maximum, because what a
 // request holds is decided by whoever sent it. One thread at a time. The first block is embedded in
-// the owner's allocation; an arena that has been reset keeps it, so that steady traffic allocates
-// nothing.
+// the owner's allocation; an arena that has been reset keeps it, and the next one, so that steady
+// traffic allocates nothing.
 
 struct arena;
 

@@ -150,7 +150,8 @@ static void tune_malloc(void)
     static const int block_size_kept_max = 4 << 20;
     // NOLINTBEGIN(concurrency-mt-unsafe): before the first thread
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    (void)mallopt(M_ARENA_MAX, processors > 2 ? (int)processors : 2);
+    // One for the main thread and one for each loop, which are the first to ask for theirs.
+    (void)mallopt(M_ARENA_MAX, processors > 2 ? (int)processors + 1 : 3);
     (void)mallopt(M_MMAP_THRESHOLD, block_size_kept_max);
     (void)mallopt(M_TRIM_THRESHOLD, 4 * block_size_kept_max);
     // NOLINTEND(concurrency-mt-unsafe)

@@ -4,7 +4,6 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/limits.h"
-#include "base/mem.h"
 #include "worker/worker_internal.h"
 
 // Search of several shards of one collection. A short one runs on the loop, others on the pool,
@@ -39,7 +38,7 @@ struct search {
     uint32_t open_count; // of the parts' views
     struct index_search index_search;
     atomic_bool is_cancelled;
-    struct arena *arena; // for hits and answer
+    struct arena *arena; // for hits and answer: the request's, or of its own for the pool
     Vectron__Worker__V1__SearchShardsResponse answer;
     uint64_t rows_compared;
     uint64_t started_ns;
@@ -59,10 +58,9 @@ static void free_search(struct search *search)
     close_views(search);
     for (uint32_t i = 0; i < search->part_count; i++)
         hosted_unref(search->parts[i].hosted);
-    arena_destroy(search->arena);
-    mem_free(search->parts);
-    mem_free(search);
-    worker_end(worker);
+    if (search->arena != rpc_arena(search->rpc))
+        arena_destroy(search->arena);
+    worker_end(worker); // the search itself lies in the request's memory
 }
 
 static enum status fail_memory(struct search *search)
@@ -187,7 +185,6 @@ static enum status merge(struct search *search, bool is_last_attempt)
 
 static void run_search(struct rpc *rpc, void *context)
 {
-    (void)rpc;
     struct search *search = context;
     for (uint32_t attempt = 1;; attempt++) {
         bool is_last = attempt == ATTEMPTS_MAX;
@@ -197,7 +194,8 @@ static void run_search(struct rpc *rpc, void *context)
         if (search->status != STATUS_ABORTED || is_last)
             return;
         close_views(search);
-        arena_reset(search->arena);
+        if (search->arena != rpc_arena(rpc)) // a short one reads no payload, so it never gets here
+            arena_reset(search->arena);
     }
 }
 
@@ -230,16 +228,16 @@ static struct search *create_search(struct rpc *rpc, struct worker *worker, stru
 {
     const Vectron__Worker__V1__SearchShardsRequest *message =
         AS(Vectron__Worker__V1__SearchShardsRequest, rpc_request(rpc));
-    struct search *search = mem_alloc(sizeof(*search));
+    struct search *search = arena_alloc(rpc_arena(rpc), sizeof(*search));
     search->worker = worker;
     search->rpc = rpc;
     search->message = message;
-    search->parts = mem_alloc(count * sizeof(search->parts[0]));
+    search->parts = arena_alloc(rpc_arena(rpc), count * sizeof(search->parts[0]));
     search->part_count = count;
     for (uint32_t i = 0; i < count; i++)
         search->parts[i].hosted = shards[i];
     search->started_ns = clock_monotonic_ns();
-    search->arena = arena_create(ANSWER_SIZE_MAX);
+    search->arena = rpc_arena(rpc);
     search->index_search = (struct index_search){
         .vector = message->vector,
         .top_k = message->top_k == 0 ? LIMIT_TOP_K_DEFAULT : message->top_k,
@@ -297,6 +295,8 @@ static void search_shards(struct rpc *rpc, struct worker *worker, struct hosted 
         search_done(rpc, search);
         return;
     }
+    // The loop goes on using the request's memory meanwhile.
+    search->arena = arena_create(ANSWER_SIZE_MAX);
     rpc_on_cancel(rpc, search_cancelled, search);
     rpc_run_pooled(rpc, run_search, search_done, search);
     // Failed at once: the pool is full, and nobody calls search_done.
