@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "net/channel_internal.h"
+#include "net/http2_memory.h"
 #include "net/net_internal.h"
 #include "net/tls_internal.h"
 
@@ -119,6 +120,7 @@ static void end_loop(struct channel_loop *owner)
     ASSERT(owner->calls == NULL && owner->clients == NULL && owner->memory_used == 0);
     channel_call_free_kept(owner);
     inproc_free_kept(owner);
+    http2_memory_destroy(owner->http2_memory);
     timer_stop(&owner->retry_timer);
     if (atomic_fetch_sub(&channel->open_loop_count, 1) > 1)
         return;

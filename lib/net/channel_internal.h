@@ -31,6 +31,7 @@ enum {
 };
 
 struct http2_client;
+struct http2_memory;
 struct inproc_call;
 struct transport;
 
@@ -41,9 +42,10 @@ struct channel_loop {
     struct channel_call *waiting_first; // in the order in which they came
     struct channel_call *waiting_last;
     uint32_t waiting_count;
-    struct http2_client *client;  // where new calls go; NULL: none
-    struct http2_client *clients; // that one and those that come to their end
-    struct channel_call *kept;    // for the next calls, linked by next
+    struct http2_client *client;       // where new calls go; NULL: none
+    struct http2_client *clients;      // that one and those that come to their end
+    struct http2_memory *http2_memory; // of all of them; made with the first
+    struct channel_call *kept;         // for the next calls, linked by next
     uint32_t kept_count;
     struct inproc_call *kept_peers;
     uint32_t kept_peer_count;

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "net/channel_internal.h"
 #include "net/grpc_text.h"
+#include "net/http2_memory.h"
 #include "net/net_internal.h"
 #include "net/transport.h"
 
@@ -569,7 +570,11 @@ static void client_create_session(struct http2_client *client)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_option_set_no_auto_window_update(option, 1);
-    ASSERT(nghttp2_session_client_new2(&client->nghttp2, callbacks, client, option) == 0);
+    struct channel_loop *owner = client->owner;
+    if (owner->http2_memory == NULL)
+        owner->http2_memory = http2_memory_create();
+    ASSERT(nghttp2_session_client_new3(&client->nghttp2, callbacks, client, option,
+                                       http2_memory_functions(owner->http2_memory)) == 0);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
 }

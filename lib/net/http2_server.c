@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/mem.h"
 #include "net/http2_internal.h"
+#include "net/http2_memory.h"
 #include "net/loop_internal.h"
 
 // Bytes are taken in by nghttp2, which calls us for headers, data and ends of streams; what is to
@@ -310,8 +311,11 @@ static void *create(struct connection *connection)
     if (is_public)
         timer_start(&session->idle_timer, IDLE_TIME_MAX);
     // It fails only without memory.
-    ASSERT(nghttp2_session_server_new2(&session->nghttp2, callbacks, session,
-                                       is_public ? public_options : inner_options) == 0);
+    if (connection->server_loop->http2_memory == NULL)
+        connection->server_loop->http2_memory = http2_memory_create();
+    ASSERT(nghttp2_session_server_new3(
+               &session->nghttp2, callbacks, session, is_public ? public_options : inner_options,
+               http2_memory_functions(connection->server_loop->http2_memory)) == 0);
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, connection->listener->options.stream_max},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, HTTP2_STREAM_WINDOW},

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "net/address.h"
+#include "net/http2_memory.h"
 #include "net/net_internal.h"
 #include "net/server_internal.h"
 
@@ -179,6 +180,8 @@ static void set_quiet(struct server_loop *server_loop)
         arena_destroy(server_loop->arenas[i]);
     server_loop->arena_count = 0;
     http2_free_calls(server_loop);
+    http2_memory_destroy(server_loop->http2_memory);
+    server_loop->http2_memory = NULL;
     pthread_mutex_lock(&server->mutex);
     server_loop->is_quiet = true;
     pthread_cond_broadcast(&server->changed);

@@ -15,6 +15,7 @@
 // connections.
 
 struct connection;
+struct http2_memory;
 struct server_loop;
 struct acceptor;
 
@@ -63,6 +64,7 @@ struct server_loop {
     uint32_t arena_count;
     struct call *http2_calls; // as well, linked by next
     uint32_t http2_call_count;
+    struct http2_memory *http2_memory; // of all sessions; made with the first
     struct task drain_task;
     struct task close_task;
 };
