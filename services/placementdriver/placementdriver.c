@@ -2,8 +2,6 @@
 
 #include <semaphore.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -117,10 +115,8 @@ static void stop_ticking_wait(struct driver *driver)
 static enum status check_address(const struct driver *driver, const struct config *config,
                                  const char *name, struct error *error)
 {
-    struct address address;
-    enum status status = address_parse(config_str(config, name), error, &address);
-    if (status == STATUS_OK)
-        status = secrets_check_internal_address(&driver->secrets, config_str(config, name), error);
+    enum status status =
+        secrets_check_internal_address(&driver->secrets, config_str(config, name), error);
     return status == STATUS_OK ? status : error_prefix(error, status, "%s", name);
 }
 

@@ -1,25 +1,21 @@
 #include "reranker/reranker.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster_member.h"
-#include "net/address.h"
 #include "net/server.h"
 #include "reranker/rerank.h"
 #include "server/pages.h"
 #include "server/process.h"
+#include "server/reachable_address.h"
 #include "server/secret.h"
 
 // The reranker: settings, the listener, its membership, start and end.
 
-enum { ADDRESS_SIZE = 128, REACHABLE_SIZE = 256 };
+enum { ADDRESS_SIZE = 128 };
 
 struct reranker {
     struct net *net;
@@ -30,7 +26,7 @@ struct reranker {
     struct cluster_member *member;
     struct rerank_settings settings;
     char listen_address[ADDRESS_SIZE];
-    char address[REACHABLE_SIZE]; // where others reach it
+    char address[REACHABLE_ADDRESS_SIZE]; // where others reach it
 };
 
 static const struct setting settings[] = {
@@ -73,30 +69,13 @@ static enum status read_address(struct reranker *reranker, const struct config *
                                 struct error *error)
 {
     struct str text = config_str(config, "port");
-    struct address address;
     uint64_t port = 0;
     bool is_number = str_to_u64(text, &port);
     (void)snprintf(reranker->listen_address, sizeof(reranker->listen_address), "%s%.*s",
                    is_number ? "localhost:" : "", STR_ARG(text));
     struct str listen_address = str_from_cstr(reranker->listen_address);
-    enum status status = address_parse(listen_address, error, &address);
-    if (status == STATUS_OK)
-        status = secrets_check_internal_address(&reranker->secrets, listen_address, error);
+    enum status status = secrets_check_internal_address(&reranker->secrets, listen_address, error);
     return status == STATUS_OK ? status : error_prefix(error, status, "port");
-}
-
-// All interfaces is no address, so the machine's name takes its place.
-static void set_reachable(struct reranker *reranker, const char *bound)
-{
-    struct address address;
-    char host[ADDRESS_SIZE] = "";
-    (void)snprintf(reranker->address, sizeof(reranker->address), "%s", bound);
-    if (address_parse(str_from_cstr(bound), NULL, &address) != STATUS_OK || address.is_inproc)
-        return;
-    bool is_everywhere = address.host[0] == '\0' || strcmp(address.host, "0.0.0.0") == 0 ||
-                         strcmp(address.host, "::") == 0;
-    if (is_everywhere && gethostname(host, sizeof(host) - 1) == 0)
-        (void)snprintf(reranker->address, sizeof(reranker->address), "%s:%s", host, address.port);
 }
 
 static void start_router(struct reranker *reranker)
@@ -127,7 +106,7 @@ static enum status listen_on(struct reranker *reranker, struct error *error)
     enum status status = server_listen(reranker->server, &options, error, address);
     if (status != STATUS_OK)
         return error_prefix(error, status, "port");
-    set_reachable(reranker, address);
+    reachable_address(address, reranker->address);
     ready_add("grpc", address);
     return STATUS_OK;
 }

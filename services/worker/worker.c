@@ -2,16 +2,14 @@
 
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "net/address.h"
 #include "net/server.h"
 #include "server/pages.h"
+#include "server/reachable_address.h"
 #include "vector/kernel.h"
 #include "worker/worker_internal.h"
 
@@ -127,25 +125,9 @@ static void register_metrics(struct worker *worker)
 static enum status check_address(const struct worker *worker, const struct config *config,
                                  const char *name, struct error *error)
 {
-    struct address address;
-    enum status status = address_parse(config_str(config, name), error, &address);
-    if (status == STATUS_OK)
-        status = secrets_check_internal_address(&worker->secrets, config_str(config, name), error);
+    enum status status =
+        secrets_check_internal_address(&worker->secrets, config_str(config, name), error);
     return status == STATUS_OK ? status : error_prefix(error, status, "%s", name);
-}
-
-// Where others reach it: all interfaces is no address, so the machine's name takes its place.
-static void set_address(struct worker *worker, const char *bound)
-{
-    struct address address;
-    char host[128] = "";
-    (void)snprintf(worker->address, sizeof(worker->address), "%s", bound);
-    if (address_parse(str_from_cstr(bound), NULL, &address) != STATUS_OK || address.is_inproc)
-        return;
-    bool is_everywhere = address.host[0] == '\0' || strcmp(address.host, "0.0.0.0") == 0 ||
-                         strcmp(address.host, "::") == 0;
-    if (is_everywhere && gethostname(host, sizeof(host) - 1) == 0)
-        (void)snprintf(worker->address, sizeof(worker->address), "%s:%s", host, address.port);
 }
 
 static void start_router(struct worker *worker)
@@ -174,7 +156,7 @@ static enum status listen_on(struct worker *worker, const struct config *config,
     enum status status = server_listen(worker->server, &options, error, address);
     if (status != STATUS_OK)
         return error_prefix(error, status, "grpc-addr");
-    set_address(worker, address);
+    reachable_address(address, worker->address);
     ready_add("grpc", address);
     return STATUS_OK;
 }

@@ -7,6 +7,7 @@
 #include "base/metrics.h"
 #include "cluster/cluster.h"
 #include "cluster/cluster_member.h"
+#include "server/reachable_address.h"
 #include "server/secret.h"
 #include "worker/data_folder.h"
 #include "worker/hosting.h"
@@ -24,8 +25,8 @@ struct worker {
     _Atomic uint64_t worker_id;            // 0: not registered yet
     struct rpc_router *router;
     struct server *server;
-    char address[256];   // where others reach it
-    uint64_t started_at; // Unix seconds
+    char address[REACHABLE_ADDRESS_SIZE]; // where others reach it
+    uint64_t started_at;                  // Unix seconds
     atomic_uint waiting_count;
     // Requests that are under way outside of the router: the end waits for them.
     pthread_mutex_t mutex;
