@@ -170,16 +170,27 @@ static enum status check_disk(const struct shard *shard, const struct shard_writ
                      (unsigned long long)left, (unsigned long long)wanted);
 }
 
-// Take the requests that put points out of the batch and fail them; those that only remove stay.
-static struct shard_write *fail_puts(struct shard_write *batch, enum status status,
-                                     const struct error *error)
+static bool puts_points(const struct shard_write *write)
+{
+    return write->point_count > 0;
+}
+
+static bool is_late(const struct shard_write *write)
+{
+    return write->deadline_ns != 0 && write->deadline_ns <= clock_monotonic_ns();
+}
+
+// Take the requests of a kind out of the batch and fail them; returns the others.
+static struct shard_write *fail_some(struct shard_write *batch,
+                                     bool (*is_one)(const struct shard_write *write),
+                                     enum status status, const struct error *error)
 {
     struct shard_write *kept = NULL;
     struct shard_write **end = &kept;
     while (batch != NULL) {
         struct shard_write *next = batch->next;
         batch->next = NULL;
-        if (batch->point_count > 0) {
+        if (is_one(batch)) {
             batch->done(batch, status, error);
         } else {
             *end = batch;
@@ -316,7 +327,7 @@ static void commit(struct shard *shard, struct shard_write *batch)
     if (status == STATUS_OK)
         status = reserve(shard, batch, &error);
     if (status != STATUS_OK) {
-        batch = fail_puts(batch, status, &error);
+        batch = fail_some(batch, puts_points, status, &error);
         status = batch == NULL ? STATUS_OK : check_disk(shard, batch, &error);
     }
     if (status != STATUS_OK)
@@ -342,7 +353,12 @@ bool shard_drain(struct shard *shard)
         struct shard_write *batch = pop_batch(shard);
         if (batch == NULL)
             return false;
-        commit(shard, batch);
+        // Nobody waits for these any more: the time is better spent on the others.
+        struct error error;
+        enum status status = error_set(&error, STATUS_TIMEOUT, "the shard had no time for it");
+        batch = fail_some(batch, is_late, status, &error);
+        if (batch != NULL)
+            commit(shard, batch);
     }
     return true;
 }

@@ -34,8 +34,10 @@ struct shard_write {
     uint32_t point_count;
     const struct str *removed;
     uint32_t removed_count;
+    uint64_t deadline_ns; // monotonic; a write that still waits then is not done. 0: none
     // On the thread that drains, exactly once; error is borrowed and says why unless OK.
-    // EXHAUSTED: disk or memory is full. IO, CORRUPT, CANCELLED.
+    // EXHAUSTED: disk or memory is full. TIMEOUT: nobody came to it in time. IO, CORRUPT,
+    // CANCELLED.
     void (*done)(struct shard_write *write, enum status status, const struct error *error);
     struct shard_write *next; // the queue's
     size_t size;

@@ -343,6 +343,39 @@ TEST(what_waits_fails_when_nobody_can_write_it)
     store_close(store);
 }
 
+TEST(a_write_that_is_late_is_not_done)
+{
+    struct store *store = NULL;
+    struct shard *shard = NULL;
+    struct error error;
+    static struct request requests[3];
+    static const float vector[DIMENSION] = {1};
+    static const char *const ids[] = {"late", "soon", "whenever"};
+    bool must_drain = false;
+    open_both(path_in(test_temporary_folder()), &store, &shard);
+    for (uint32_t i = 0; i < 3; i++) {
+        requests[i].write = (struct shard_write){
+            .points = requests[i].points, .point_count = 1, .done = request_done};
+        requests[i].points[0] = (struct shard_point){.id = str_from_cstr(ids[i]), .vector = vector};
+    }
+    requests[0].write.deadline_ns = clock_monotonic_ns();
+    requests[1].write.deadline_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < 3; i++)
+        REQUIRE_OK(shard_submit(shard, &requests[i].write, &error, &must_drain));
+    CHECK(!shard_drain(shard));
+    CHECK_STATUS(requests[0].status, STATUS_TIMEOUT);
+    CHECK_OK(requests[1].status);
+    CHECK_OK(requests[2].status);
+    CHECK_EQ_U64(index_point_count(shard_index(shard)), 2);
+    // Nothing but late ones: nothing is written.
+    REQUIRE_OK(shard_submit(shard, &requests[0].write, &error, &must_drain));
+    CHECK(!shard_drain(shard));
+    CHECK_EQ_U64(requests[0].done_count, 2);
+    CHECK_EQ_U64(index_sequence(shard_index(shard)), 1);
+    shard_close(shard);
+    store_close(store);
+}
+
 TEST(the_queue_is_bounded)
 {
     enum { MANY = 4097 };
