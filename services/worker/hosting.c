@@ -673,15 +673,6 @@ void hosting_offer(struct hosting *hosting, struct cluster_map *map)
     loop_post(first_loop(hosting), &offer->task);
 }
 
-void hosting_store_stats(struct hosting *hosting, struct store_stats *out_stats)
-{
-    *out_stats = (struct store_stats){0};
-    pthread_mutex_lock(&hosting->store_mutex);
-    if (hosting->store != NULL)
-        store_stats(hosting->store, out_stats);
-    pthread_mutex_unlock(&hosting->store_mutex);
-}
-
 static void retry(struct timer *timer)
 {
     struct hosting *hosting = (void *)((char *)timer - offsetof(struct hosting, retry));

@@ -32,6 +32,8 @@ struct hosted {
     char *collection; // NUL-terminated
     _Atomic uint64_t search_count;
     _Atomic uint64_t search_ns;
+    uint64_t reported_count; // of the last heartbeat; first loop only
+    uint64_t reported_ns;
     uint64_t round;      // of hosting: the last in which the map had it
     struct task task;    // to the first loop, when the last reference has gone
     struct job job;      // closes it
@@ -65,6 +67,3 @@ void hosted_unref(struct hosted *hosted);
 // hosting_list_free.
 struct hosted **hosting_list(struct hosting *hosting, uint32_t *out_count);
 void hosting_list_free(struct hosted **list, uint32_t count);
-
-// Any thread. 0 before the store was first needed.
-void hosting_store_stats(struct hosting *hosting, struct store_stats *out_stats);

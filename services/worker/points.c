@@ -8,9 +8,15 @@
 
 // Upsert, delete, get.
 
-enum { ID_SHOWN_MAX = 64, ANSWER_SIZE_MAX = 8 << 20 };
+enum {
+    ID_SHOWN_MAX = 64,
+    ANSWER_SIZE_MAX = 8 << 20,
+    CHECK_INLINE_MAX =
+        1 << 20, // floats of a request that the loop itself checks: under a millisecond
+};
 
 #define AS(type, message) ((const type *)(const void *)(message))
+#define NO_MEMORY         "there is no memory for the request"
 
 // --- Checking
 
@@ -188,43 +194,38 @@ static struct write_request *create_write(struct rpc *rpc, struct worker *worker
     request->loop = call_loop(rpc_call(rpc));
     request->hosted = hosted;
     request->write.done = write_done;
+    request->write.deadline_ns = call_deadline_ns(rpc_call(rpc));
     rpc_ref(rpc);
     worker_begin(worker);
     return request;
 }
 
-// Fails the request unless OK.
-static enum status check_points(struct rpc *rpc, const struct hosted *hosted,
-                                const Vectron__Worker__V1__UpsertPointsRequest *message)
+// --- Upsert: checked whole before anything is written
+
+static enum status check_points(const struct hosted *hosted,
+                                const Vectron__Worker__V1__UpsertPointsRequest *message,
+                                struct error *error)
 {
     for (size_t i = 0; i < message->n_points; i++) {
-        struct error error;
-        enum status status = check_point(hosted, message->points[i], &error);
-        if (status != STATUS_OK) {
-            struct str id = shown(message->points[i]->id);
-            rpc_fail(rpc, status, "points[%zu] (id \"%.*s\"): %s", i, STR_ARG(id), error.text);
-            return status;
-        }
+        enum status status = check_point(hosted, message->points[i], error);
+        struct str id = shown(message->points[i]->id);
+        if (status != STATUS_OK)
+            return error_prefix(error, status, "points[%zu] (id \"%.*s\")", i, STR_ARG(id));
     }
     return STATUS_OK;
 }
 
-static void upsert(struct rpc *rpc, struct worker *worker, struct hosted **shards, uint32_t count)
+static void prepare_upsert(struct rpc *rpc, void *context)
 {
-    (void)count;
+    struct write_request *request = context;
     const Vectron__Worker__V1__UpsertPointsRequest *message =
         AS(Vectron__Worker__V1__UpsertPointsRequest, rpc_request(rpc));
-    if (message->n_points == 0)
-        reply_upserted(rpc);
-    if (message->n_points == 0 || check_points(rpc, shards[0], message) != STATUS_OK) {
-        hosted_unref(shards[0]);
+    request->status = check_points(request->hosted, message, &request->error);
+    if (request->status != STATUS_OK)
         return;
-    }
-    struct write_request *request = create_write(rpc, worker, shards[0]);
     request->points = mem_try_alloc(message->n_points * sizeof(request->points[0]));
     if (request->points == NULL) {
-        rpc_fail(rpc, STATUS_EXHAUSTED, "there is no memory for the request");
-        free_write(request);
+        request->status = error_set(&request->error, STATUS_EXHAUSTED, NO_MEMORY);
         return;
     }
     for (size_t i = 0; i < message->n_points; i++) {
@@ -237,9 +238,42 @@ static void upsert(struct rpc *rpc, struct worker *worker, struct hosted **shard
     }
     request->write.points = request->points;
     request->write.point_count = (uint32_t)message->n_points;
-    metric_add(worker->upserts, 1);
-    metric_add(worker->points_upserted, message->n_points);
-    submit(request);
+}
+
+static void upsert_prepared(struct rpc *rpc, void *context)
+{
+    struct write_request *request = context;
+    if (request->status == STATUS_OK && !rpc_is_done(rpc)) {
+        metric_add(request->worker->upserts, 1);
+        metric_add(request->worker->points_upserted, request->write.point_count);
+        submit(request);
+        return;
+    }
+    if (!rpc_is_done(rpc))
+        rpc_fail_error(rpc, request->status, &request->error);
+    free_write(request);
+}
+
+static void upsert(struct rpc *rpc, struct worker *worker, struct hosted **shards, uint32_t count)
+{
+    (void)count;
+    const Vectron__Worker__V1__UpsertPointsRequest *message =
+        AS(Vectron__Worker__V1__UpsertPointsRequest, rpc_request(rpc));
+    if (message->n_points == 0) {
+        reply_upserted(rpc);
+        hosted_unref(shards[0]);
+        return;
+    }
+    struct write_request *request = create_write(rpc, worker, shards[0]);
+    if (message->n_points * (uint64_t)shards[0]->dimension <= CHECK_INLINE_MAX) {
+        prepare_upsert(rpc, request);
+        upsert_prepared(rpc, request);
+        return;
+    }
+    rpc_run_pooled(rpc, prepare_upsert, upsert_prepared, request);
+    // Failed at once: the pool is full, and nobody calls upsert_prepared.
+    if (rpc_is_done(rpc))
+        free_write(request);
 }
 
 void worker_upsert_points(struct rpc *rpc, void *context)
@@ -272,7 +306,7 @@ static void delete_points(struct rpc *rpc, struct worker *worker, struct hosted 
     struct write_request *request = create_write(rpc, worker, shards[0]);
     request->removed = mem_try_alloc(message->n_ids * sizeof(request->removed[0]));
     if (request->removed == NULL) {
-        rpc_fail(rpc, STATUS_EXHAUSTED, "there is no memory for the request");
+        rpc_fail(rpc, STATUS_EXHAUSTED, NO_MEMORY);
         free_write(request);
         return;
     }

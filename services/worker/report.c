@@ -111,21 +111,21 @@ static float percent(double part, double whole)
     return whole > 0 ? (float)(part * 100 / whole) : 0;
 }
 
-static void fill_usage(struct worker *worker,
-                       Vectron__Placementdriver__V1__HeartbeatRequest *request, uint64_t searches)
+// Seconds since the last heartbeat; 0: this is the first.
+static double heartbeat_elapsed(struct worker *worker)
 {
     uint64_t now = clock_monotonic_ns();
-    double cpu = cpu_seconds();
-    double elapsed = (double)(now - worker->heartbeat_ns) / 1e9;
-    if (worker->heartbeat_ns != 0 && elapsed > 0) {
-        request->cpu_usage_percent = percent(cpu - worker->heartbeat_cpu_seconds, elapsed);
-        if (searches >= worker->heartbeat_searches)
-            request->queries_per_second =
-                (float)((double)(searches - worker->heartbeat_searches) / elapsed);
-    }
+    uint64_t before = worker->heartbeat_ns;
     worker->heartbeat_ns = now;
+    return before == 0 ? 0 : (double)(now - before) / 1e9;
+}
+
+static void fill_usage(struct worker *worker, double elapsed,
+                       Vectron__Placementdriver__V1__HeartbeatRequest *request)
+{
+    double cpu = cpu_seconds();
+    request->cpu_usage_percent = percent(cpu - worker->heartbeat_cpu_seconds, elapsed);
     worker->heartbeat_cpu_seconds = cpu;
-    worker->heartbeat_searches = searches;
 
     uint64_t resident = resident_bytes();
     struct sysinfo machine;
@@ -139,21 +139,35 @@ static void fill_usage(struct worker *worker,
             percent((double)(disk.f_blocks - disk.f_bavail), (double)disk.f_blocks);
 }
 
-static void fill_shard(const struct hosted *hosted, uint64_t worker_id, struct arena *arena,
-                       Vectron__Placementdriver__V1__HeartbeatRequest *request)
+// How many searches, and how long they took, since the last heartbeat.
+static void fill_searches(struct hosted *hosted, double elapsed,
+                          Vectron__Placementdriver__V1__ShardMetrics *metrics)
+{
+    uint64_t count = atomic_load(&hosted->search_count);
+    uint64_t spent_ns = atomic_load(&hosted->search_ns);
+    double new_count = (double)(count - hosted->reported_count);
+    if (new_count > 0)
+        metrics->avg_latency_ms =
+            (float)((double)(spent_ns - hosted->reported_ns) / 1e6 / new_count);
+    if (elapsed > 0)
+        metrics->queries_per_second = (float)(new_count / elapsed);
+    hosted->reported_count = count;
+    hosted->reported_ns = spent_ns;
+}
+
+static void fill_shard(struct hosted *hosted, uint64_t worker_id, double elapsed,
+                       struct arena *arena, Vectron__Placementdriver__V1__HeartbeatRequest *request)
 {
     Vectron__Placementdriver__V1__ShardMetrics *metrics = arena_alloc(arena, sizeof(*metrics));
     Vectron__Placementdriver__V1__ShardLeaderInfo *leader = arena_alloc(arena, sizeof(*leader));
     Vectron__Placementdriver__V1__ShardProgressInfo *progress =
         arena_alloc(arena, sizeof(*progress));
-    uint64_t searches = atomic_load(&hosted->search_count);
     uint64_t points = index_point_count(shard_index(hosted->shard));
     vectron__placementdriver__v1__shard_metrics__init(metrics);
     metrics->shard_id = hosted->shard_id;
     metrics->vector_count = (int64_t)points;
-    if (searches > 0)
-        metrics->avg_latency_ms =
-            (float)((double)atomic_load(&hosted->search_ns) / 1e6 / (double)searches);
+    fill_searches(hosted, elapsed, metrics);
+    request->queries_per_second += metrics->queries_per_second;
     request->shard_metrics[request->n_shard_metrics++] = metrics;
     vectron__placementdriver__v1__shard_leader_info__init(leader);
     leader->shard_id = hosted->shard_id;
@@ -173,7 +187,7 @@ void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *reque
 {
     struct worker *worker = context;
     uint32_t count = 0;
-    uint64_t searches = 0;
+    const double elapsed = heartbeat_elapsed(worker);
     uint64_t worker_id = atomic_load(&worker->worker_id);
     struct hosted **shards = hosting_list(worker->hosting, &count);
     const size_t size = (count + 1) * sizeof(void *);
@@ -181,13 +195,11 @@ void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *reque
     request->shard_leader_info = arena_alloc(arena, size);
     request->shard_progress = arena_alloc(arena, size);
     request->running_shards = arena_alloc(arena, (count + 1) * sizeof(uint64_t));
-    for (uint32_t i = 0; i < count; i++) {
-        fill_shard(shards[i], worker_id, arena, request);
-        searches += atomic_load(&shards[i]->search_count);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        fill_shard(shards[i], worker_id, elapsed, arena, request);
     hosting_list_free(shards, count);
     request->active_shards = count;
-    fill_usage(worker, request, searches);
+    fill_usage(worker, elapsed, request);
     metric_set(worker->points, request->vector_count);
     metric_set(worker->shards, count);
 }

@@ -71,26 +71,40 @@ static enum status fail_memory(struct search *search)
                      ANSWER_SIZE_MAX);
 }
 
+// Its view is open.
+static enum status search_part(struct search *search, struct part *part)
+{
+    struct index_search wanted = search->index_search;
+    struct index_stats stats = {0};
+    enum status status = STATUS_OK;
+    uint64_t start = clock_monotonic_ns();
+    part->taken = 0;
+    part->count = 0;
+    if (atomic_load_explicit(&search->is_cancelled, memory_order_relaxed) ||
+        start >= wanted.deadline_ns)
+        return error_set(&search->error, STATUS_TIMEOUT, "the search was not begun in time");
+    if (wanted.top_k > part->view.slot_count)
+        wanted.top_k = part->view.slot_count;
+    part->hits = arena_try_alloc(search->arena, wanted.top_k * sizeof(part->hits[0]));
+    if (part->hits == NULL)
+        return fail_memory(search);
+    if (wanted.top_k > 0) // else there are no points
+        status = index_search(&part->view, &wanted, part->hits, &part->count, &stats);
+    if (status != STATUS_OK)
+        return error_set(&search->error, status, "the search was not finished in time");
+    search->rows_compared += stats.rows_compared;
+    (void)atomic_fetch_add(&part->hosted->search_count, 1);
+    (void)atomic_fetch_add(&part->hosted->search_ns, clock_monotonic_ns() - start);
+    return STATUS_OK;
+}
+
 static enum status search_parts(struct search *search)
 {
     for (uint32_t i = 0; i < search->part_count; i++) {
         struct part *part = &search->parts[i];
-        struct index_stats stats = {0};
-        uint64_t start = clock_monotonic_ns();
-        part->taken = 0;
-        part->hits =
-            arena_try_alloc(search->arena, search->index_search.top_k * sizeof(part->hits[0]));
-        if (part->hits == NULL)
-            return fail_memory(search);
         index_view_open(shard_index(part->hosted->shard), &part->view);
         search->open_count = i + 1;
-        enum status status =
-            index_search(&part->view, &search->index_search, part->hits, &part->count, &stats);
-        if (status != STATUS_OK)
-            return error_set(&search->error, status, "the search was not finished in time");
-        search->rows_compared += stats.rows_compared;
-        (void)atomic_fetch_add(&part->hosted->search_count, 1);
-        (void)atomic_fetch_add(&part->hosted->search_ns, clock_monotonic_ns() - start);
+        TRY(search_part(search, part));
     }
     return STATUS_OK;
 }
@@ -157,9 +171,17 @@ static enum status fill_hit(struct search *search, struct part *part, bool is_la
     return STATUS_OK;
 }
 
+static uint32_t hit_count_max(const struct search *search)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < search->part_count; i++)
+        count += search->parts[i].count;
+    return count < search->index_search.top_k ? (uint32_t)count : search->index_search.top_k;
+}
+
 static enum status merge(struct search *search, bool is_last_attempt)
 {
-    uint32_t top_k = search->index_search.top_k;
+    uint32_t top_k = hit_count_max(search);
     Vectron__Worker__V1__ShardHit *hits = arena_try_alloc(search->arena, top_k * sizeof(*hits));
     Vectron__Worker__V1__ShardHit **list = arena_try_alloc(search->arena, top_k * sizeof(*list));
     if (hits == NULL || list == NULL)

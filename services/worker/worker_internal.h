@@ -34,7 +34,6 @@ struct worker {
     uint32_t busy_count;
     // What the last heartbeat saw; first loop only.
     uint64_t heartbeat_ns;
-    uint64_t heartbeat_searches;
     double heartbeat_cpu_seconds;
 
     struct metric *points;
