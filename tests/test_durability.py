@@ -9,6 +9,7 @@ import pytest
 
 from support import api
 from support.cluster import Cluster, Dev
+from support.process import wait_until
 
 ROUNDS = 20
 
@@ -73,14 +74,15 @@ def load_and_kill(deployment, processes, rounds):
         process.start()
         process.ready()
         deployment.wait_ready()
-    time.sleep(0.5)
+    # Enough to say something, however slow the machine is.
+    wait_until(lambda: sum(len(writer.acknowledged) for writer in writers) > 100, seconds=60,
+               what="acknowledged writes")
     for writer in writers:
         writer.stopping.set()
     for writer in writers:
         writer.join(30)
         assert not writer.is_alive()
     client = deployment.grpc(token)
-    assert sum(len(writer.acknowledged) for writer in writers) > 100
     for writer in writers:
         writer.check(client)
     return client
