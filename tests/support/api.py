@@ -46,7 +46,9 @@ class Grpc:
                  authority=None):
         options = [("grpc.max_send_message_length", MESSAGE_MAX),
                    ("grpc.max_receive_message_length", MESSAGE_MAX),
-                   ("grpc.enable_http_proxy", 0)]
+                   ("grpc.enable_http_proxy", 0),
+                   # A connection of its own: no pause that another client's failures have earned.
+                   ("grpc.use_local_subchannel_pool", 1)]
         if root_certificate:
             if authority:
                 options.append(("grpc.ssl_target_name_override", authority))
