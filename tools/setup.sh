@@ -59,6 +59,8 @@ check shellcheck scripts
 bench nghttp2-client h2load
 bench npm word vectors
 bench python3-venv peers
+bench g++ builds hnswlib
+bench python3-dev builds hnswlib
 "
 if [ "$release" = bookworm ]; then
     table="$table
