@@ -242,7 +242,7 @@ def report(run):
     for path in run.peers_folder.glob("*/*/build.json"):
         entry = json.loads(path.read_text(encoding="ascii"))
         built[entry["peer"]] = entry
-    out = [f"# index.py\n\n{processor()}; Linux {".".join(platform.release().split(".")[:2])}, "
+    out = [f"# index.py\n\n{processor()}; Linux {'.'.join(platform.release().split('.')[:2])}, "
            f"{time.strftime('%Y-%m-%d', time.gmtime())}. One thread, on one processor; rates are per "
            "second of processor time. Peers get all queries in one call, ours one after the other. "
            "Memory is what the process grew by when the index was loaded (ours: built), the vectors "
