@@ -136,6 +136,19 @@ def make(folder, name):
           f"{'cosine' if COSINE[name] else 'euclidean'}", file=sys.stderr)
 
 
+def window_path(folder, name, start, end, count):
+    return folder / f"{name}.{start}-{end}-{count}.gt.ibin"
+
+
+def window_truth(folder, name, start, end, count):
+    """The nearest rows of the first count queries among the stored points [start, end), made once."""
+    path = window_path(folder, name, start, end, count)
+    if not path.exists():
+        base, queries = read(folder / f"{name}.base.fbin"), read(folder / f"{name}.query.fbin")
+        write(path, nearest(base[start:end], queries[:count], COSINE[name]) + numpy.uint32(start))
+    return read(path, "<u4")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path)

@@ -12,49 +12,33 @@ import json
 import math
 import os
 import pathlib
-import platform
-import re
 import statistics
 import subprocess
 import sys
-import time
 
-BENCH = pathlib.Path(__file__).resolve().parent
-ROOT = BENCH.parent
-KEPT = ROOT / "build/bench"
-SETS = {"glove": "cosine", "synthetic": "euclidean", "sentences": "cosine"}
+from common import BATCH, BENCH, KEPT, Driver, index_python, machine
+from data import COSINE
+
+SETS = {name: "cosine" if cosine else "euclidean" for name, cosine in COSINE.items()}
 RECALLS = (0.90, 0.95, 0.99, 0.995)
 OURS = "vectron"
-BATCH = 256  # points that one write brings
-
-
-def venv():
-    """A Python that has the peers; made once for every version of the requirements."""
-    folder = KEPT / "venv"
-    wanted = "".join((BENCH / name).read_text(encoding="ascii")
-                     for name in ("requirements.txt", "requirements-nodeps.txt"))
-    stamp = folder / "requirements"
-    if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
-        print("installing the peers from PyPI", file=sys.stderr)
-        subprocess.run(["/usr/bin/python3", "-m", "venv", folder], check=True)
-        pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", BENCH / "requirements.txt"], check=True)
-        subprocess.run([*pip, "--no-deps", "-r", BENCH / "requirements-nodeps.txt"], check=True)
-        stamp.write_text(wanted, encoding="ascii")
-    return str(folder / "bin/python")
+OUR_KNOBS = ["exact"]
 
 
 class Run:
     def __init__(self, arguments):
         self.arguments = arguments
-        self.python = venv()
+        self.python = index_python()
         self.data = KEPT / "data"
         self.peers_folder = KEPT / "peers"
         self.log = KEPT / "index.jsonl"
-        names = subprocess.run([self.python, BENCH / "peers.py", "list"], check=True,
-                               capture_output=True, text=True).stdout.splitlines()
-        self.peers = [name for name in names if not arguments.peers or name in arguments.peers]
+        self.peers = {name: self.peers_of(name) for name in arguments.sets}
         self.drivers = {}
+
+    def peers_of(self, name):
+        names = subprocess.run([self.python, BENCH / "peers.py", "list", name], check=True,
+                               capture_output=True, text=True).stdout.splitlines()
+        return [peer for peer in names if not self.arguments.peers or peer in self.arguments.peers]
 
     def pin(self):
         os.sched_setaffinity(0, {self.arguments.core})
@@ -62,7 +46,7 @@ class Run:
     def peer(self, command, name, peer, *more):
         """Start peers.py on our core; yields what it says."""
         process = subprocess.run(
-            [self.python, BENCH / "peers.py", command, self.data, self.peers_folder, name, peer, *more],
+            [self.python, BENCH / "peers.py", command, name, peer, self.data, self.peers_folder, *more],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=self.pin)
         if process.returncode != 0:
             sys.exit(f"{peer}, {command} on {name}: {process.stderr}")
@@ -76,7 +60,7 @@ class Run:
 
     def build(self):
         for name in self.arguments.sets:
-            for peer in self.peers:
+            for peer in self.peers[name]:
                 if not self.build_path(name, peer).exists():
                     print(self.peer("build", name, peer)[0], file=sys.stderr)
 
@@ -85,7 +69,7 @@ class Run:
         with open(self.log, "w", encoding="ascii") as log:
             for number in range(self.arguments.rounds):
                 for name in self.arguments.sets:
-                    for peer in [OURS, *self.peers]:
+                    for peer in [OURS, *self.peers[name]]:
                         for line in self.points(name, peer, number):
                             log.write(json.dumps({**line, "set": name, "peer": peer, "round": number,
                                                   "load": os.getloadavg()[0]}) + "\n")
@@ -103,7 +87,7 @@ class Run:
 
     def our_points(self, name):
         if name not in self.drivers:
-            self.drivers[name] = Driver(self, name)
+            self.drivers[name] = OurIndex(self, name)
         return self.drivers[name].sweep(self.arguments.queries)
 
     def close(self):
@@ -111,39 +95,24 @@ class Run:
             driver.close()
 
 
-class Driver:
-    """Our index, built once and then asked in every round."""
+class OurIndex(Driver):
+    """Built once and then asked in every round."""
 
     def __init__(self, run, name):
-        program = ROOT / "build/release/index_driver_bench"
-        files = [str(run.data / f"{name}.{part}") for part in ("base.fbin", "query.fbin", "gt.ibin")]
-        self.process = subprocess.Popen([program, *files[:2], SETS[name]], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, preexec_fn=run.pin)
-        self.about = json.loads(self.process.stdout.readline())
-        with open(files[0], "rb") as file:
+        base, queries, truth = (run.data / f"{name}.{part}"
+                                for part in ("base.fbin", "query.fbin", "gt.ibin"))
+        super().__init__(base, queries, SETS[name], run.arguments.core)
+        with open(base, "rb") as file:
             count = int.from_bytes(file.read(4), "little")
-        self.built = self.ask(f"put 0 {count} {BATCH}")
-        self.ask(f"truth {files[2]}")
-
-    def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit(f"index_driver_bench ended at: {command}")
-        return json.loads(answer)
+        built = self.ask(f"put 0 {count} {BATCH}")
+        self.ask(f"truth {truth}")
+        self.built = {"build_cpu_s": built["cpu_s"], "build_wall_s": built["wall_s"],
+                      "points": built["points"], "kernel": self.about["kernel"],
+                      "resident_bytes": built["resident_bytes"] - self.about["resident_bytes"]}
 
     def sweep(self, queries):
-        built = {"build_cpu_s": self.built["cpu_s"],
-                 "build_wall_s": self.built["wall_s"], "points": self.built["points"],
-                 "resident_bytes": self.built["resident_bytes"] - self.about["resident_bytes"],
-                 "index_bytes": self.built["index_bytes"], "kernel": self.about["kernel"]}
-        for knob, command in (("exact", f"search 0 {min(queries, 500)} exact"),):
-            yield {**self.ask(command), **built, "knob": knob}
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        for knob in OUR_KNOBS:
+            yield {**self.search(knob, queries), **self.built, "knob": knob}
 
 
 # --- The table
@@ -187,16 +156,6 @@ def rate_at(points, recall, what="qps"):
     return math.exp(math.log(low[what]) * (1 - part) + math.log(high[what]) * part)
 
 
-def processor():
-    text = pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii")
-    fields = {key: re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE) for key in
-              ("model name", "cpu family", "model", "cache size")}
-    fields = {key: match.group(1) if match else "unknown" for key, match in fields.items()}
-    widest = next((flag for flag in ("amx_int8", "avx512_vnni", "avx2") if flag in text), "scalar")
-    return (f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']}, up to "
-            f"{widest}), {os.cpu_count()} processors, cache {fields['cache size']}")
-
-
 def number(value):
     return "–" if value is None else f"{value:,.0f}"
 
@@ -207,7 +166,7 @@ def describe(run, name, out):
     if not loads:
         return
     rows, best = [], {}
-    for peer in [OURS, *run.peers]:
+    for peer in [OURS, *run.peers[name]]:
         points = read_points(run.log, name, peer)
         if not points:
             continue
@@ -242,13 +201,11 @@ def report(run):
     for path in run.peers_folder.glob("*/*/build.json"):
         entry = json.loads(path.read_text(encoding="ascii"))
         built[entry["peer"]] = entry
-    out = [f"# index.py\n\n{processor()}; Linux {'.'.join(platform.release().split('.')[:2])}, "
-           f"{time.strftime('%Y-%m-%d', time.gmtime())}. One thread, on one processor; rates are per "
-           "second of processor time. Peers get all queries in one call, ours one after the other. "
+    out = [f"# index.py\n\n{machine()}. One thread, on one processor; rates are per second of processor time. Peers get all queries in one call, ours one after the other. "
            "Memory is what the process grew by when the index was loaded (ours: built), the vectors "
            "that it keeps for itself included.\n", "| program | package | settings |\n|---|---|---|"]
     out += [f"| {peer} | {built[peer]['package']} {built[peer]['version']} | {built[peer]['note']} |"
-            for peer in run.peers if peer in built]
+            for peer in built]
     for name in run.arguments.sets:
         describe(run, name, out)
     text = "\n".join(out) + "\n"

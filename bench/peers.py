@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The public indexes that ours is measured beside, one class each, all asked in the same way.
 
-    bench/peers.py list
-    bench/peers.py build  DATA CACHE SET PEER     build it, keep it under CACHE, say what it cost
-    bench/peers.py search DATA CACHE SET PEER [--queries N]
+    bench/peers.py list SET
+    bench/peers.py build  SET PEER DATA CACHE     build it, keep it under CACHE, say what it cost
+    bench/peers.py search SET PEER DATA CACHE [--queries N]
 
 Both print JSON, one object a line. bench/index.py starts this program once for every peer, so that
 memory and processor time are that peer's alone. Vectors of a cosine set are normalised before
@@ -32,6 +32,7 @@ EFFORTS = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896, 1280, 
 class Peer:
     package = ""
     note = ""
+    sets = list(data.COSINE)
     knobs = EFFORTS  # slower and better towards the end
 
     def __init__(self, dimension, cosine):
@@ -301,6 +302,7 @@ class Scann(Peer):
 class ScannSoar(Scann):
     soar = 1.5
     note = "as scann, and SOAR (lambda 1.5)"
+    sets = [name for name, cosine in data.COSINE.items() if cosine]  # it refuses distances
 
 
 class Voyager(Peer):
@@ -416,15 +418,15 @@ def do_search(arguments, peer_class):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["list", "build", "search"])
+    parser.add_argument("set", choices=data.COSINE)
+    parser.add_argument("peer", nargs="?", choices=PEERS)
     parser.add_argument("data", type=pathlib.Path, nargs="?")
     parser.add_argument("cache", type=pathlib.Path, nargs="?")
-    parser.add_argument("set", nargs="?")
-    parser.add_argument("peer", nargs="?")
     parser.add_argument("--queries", type=int, default=data.QUERIES)
     parser.add_argument("--knobs", help="JSON list instead of the peer's own")
     arguments = parser.parse_args()
     if arguments.command == "list":
-        print("\n".join(PEERS))
+        print("\n".join(name for name, peer in PEERS.items() if arguments.set in peer.sets))
         return
     arguments.folder = (arguments.cache / arguments.set / arguments.peer.replace(" ", "_")).resolve()
     {"build": do_build, "search": do_search}[arguments.command](arguments, PEERS[arguments.peer])

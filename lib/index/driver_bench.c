@@ -141,7 +141,7 @@ static bool do_put(struct driver *driver, uint32_t from, uint32_t to, uint32_t b
         index_publish(driver->index, driver->sequence);
     }
     watch = stopwatch_stop(watch);
-    printf("{\"put\": %u, \"cpu_s\": %.3f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
+    printf("{\"put\": %u, \"cpu_s\": %.6f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
            (double)watch.wall_ns / 1e9);
     return true;
 }
@@ -161,7 +161,7 @@ static bool do_remove(struct driver *driver, uint32_t from, uint32_t to, uint32_
         index_publish(driver->index, driver->sequence);
     }
     watch = stopwatch_stop(watch);
-    printf("{\"removed\": %u, \"cpu_s\": %.3f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
+    printf("{\"removed\": %u, \"cpu_s\": %.6f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
            (double)watch.wall_ns / 1e9);
     return true;
 }
