@@ -24,7 +24,8 @@ static uint32_t list_kernels(const struct kernel *list[static KERNELS_MAX])
     bool has_fma = __builtin_cpu_supports("fma") != 0;
     if (has_fma && __builtin_cpu_supports("avx2") != 0)
         list[count++] = &kernel_avx2;
-    if (has_fma && __builtin_cpu_supports("avx512f") != 0)
+    if (has_fma && __builtin_cpu_supports("avx512f") != 0 &&
+        __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vnni") != 0)
         list[count++] = &kernel_avx512;
 #elif defined(__aarch64__)
     list[count++] = &kernel_neon;

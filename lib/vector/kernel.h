@@ -16,14 +16,18 @@
 // overflow, and they give the same bits on every machine, because they always add in the same
 // order.
 //
-// There are no integer kernels: the exact scan reads full precision, and int8 dot products (VNNI)
-// only serve codes. Any thread.
+// Codes (quantizer.h) are compared in whole numbers, so every kernel finds the same. Any thread.
 
 struct kernel_rows {
     const float *first;
     size_t stride; // floats from one row to the next, at least dimension; any alignment will do
     uint32_t count;
     uint32_t dimension;
+};
+
+struct kernel_codes {
+    const uint8_t *first; // aligned to 64 bytes
+    size_t size;          // bytes of a code, a multiple of 64; each byte is at most 127
 };
 
 struct kernel {
@@ -34,6 +38,9 @@ struct kernel {
     void (*l2_squared)(const float *query, const struct kernel_rows *rows, float *out);
     double (*dot_double)(const float *a, const float *b, uint32_t dimension);
     double (*l2_squared_double)(const float *a, const float *b, uint32_t dimension);
+    // out[i] = sum over k of (query[k] - code_rows[i][k])²; query is a code, aligned like one.
+    void (*code_l2)(const uint8_t *query, const struct kernel_codes *codes, const uint32_t *rows,
+                    uint32_t count, int32_t *out);
 };
 
 // The one that this process uses.

@@ -134,6 +134,36 @@ __attribute__((target("avx2"))) static double l2_squared_double(const float *a, 
     return kernel_finish_l2(lanes, a + k, b + k, dimension - k);
 }
 
-const struct kernel kernel_avx2 = {"avx2", dot, l2_squared, dot_double, l2_squared_double};
+// Differences of codes are at most 127, so two squares fit 16 bits: maddubs does not saturate.
+AVX2 static int32_t code_l2_of(const uint8_t *query, const uint8_t *code, size_t size)
+{
+    __m256i even = _mm256_setzero_si256();
+    __m256i odd = _mm256_setzero_si256();
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (size_t k = 0; k < size; k += 64) {
+        __m256i first = _mm256_sub_epi8(_mm256_load_si256((const void *)(query + k)),
+                                        _mm256_load_si256((const void *)(code + k)));
+        __m256i second = _mm256_sub_epi8(_mm256_load_si256((const void *)(query + k + 32)),
+                                         _mm256_load_si256((const void *)(code + k + 32)));
+        first = _mm256_abs_epi8(first);
+        second = _mm256_abs_epi8(second);
+        even = _mm256_add_epi32(even, _mm256_madd_epi16(_mm256_maddubs_epi16(first, first), ones));
+        odd = _mm256_add_epi32(odd, _mm256_madd_epi16(_mm256_maddubs_epi16(second, second), ones));
+    }
+    even = _mm256_add_epi32(even, odd);
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    return _mm_cvtsi128_si32(half);
+}
+
+AVX2 static void code_l2(const uint8_t *query, const struct kernel_codes *codes,
+                         const uint32_t *rows, uint32_t count, int32_t *out)
+{
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = code_l2_of(query, codes->first + codes->size * rows[i], codes->size);
+}
+
+const struct kernel kernel_avx2 = {"avx2", dot, l2_squared, dot_double, l2_squared_double, code_l2};
 
 #endif

@@ -87,6 +87,26 @@ static double l2_squared_double(const float *a, const float *b, uint32_t dimensi
     return kernel_scalar.l2_squared_double(a, b, dimension);
 }
 
-const struct kernel kernel_neon = {"neon", dot, l2_squared, dot_double, l2_squared_double};
+static int32_t code_l2_of(const uint8_t *query, const uint8_t *code, size_t size)
+{
+    uint32x4_t sum = vdupq_n_u32(0);
+    for (size_t k = 0; k < size; k += 16) {
+        uint8x16_t difference = vabdq_u8(vld1q_u8(query + k), vld1q_u8(code + k));
+        uint16x8_t low = vmull_u8(vget_low_u8(difference), vget_low_u8(difference));
+        uint16x8_t high = vmull_u8(vget_high_u8(difference), vget_high_u8(difference));
+        sum = vpadalq_u16(sum, low);
+        sum = vpadalq_u16(sum, high);
+    }
+    return (int32_t)vaddvq_u32(sum);
+}
+
+static void code_l2(const uint8_t *query, const struct kernel_codes *codes, const uint32_t *rows,
+                    uint32_t count, int32_t *out)
+{
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = code_l2_of(query, codes->first + codes->size * rows[i], codes->size);
+}
+
+const struct kernel kernel_neon = {"neon", dot, l2_squared, dot_double, l2_squared_double, code_l2};
 
 #endif

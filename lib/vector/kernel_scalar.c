@@ -93,4 +93,19 @@ static double l2_squared_double(const float *a, const float *b, uint32_t dimensi
     return kernel_finish_l2(lanes, a + k, b + k, dimension - k);
 }
 
-const struct kernel kernel_scalar = {"scalar", dot, l2_squared, dot_double, l2_squared_double};
+static void code_l2(const uint8_t *query, const struct kernel_codes *codes, const uint32_t *rows,
+                    uint32_t count, int32_t *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *code = codes->first + codes->size * rows[i];
+        int32_t sum = 0;
+        for (size_t k = 0; k < codes->size; k++) {
+            int32_t difference = query[k] - code[k];
+            sum += difference * difference;
+        }
+        out[i] = sum;
+    }
+}
+
+const struct kernel kernel_scalar = {"scalar",          dot,    l2_squared, dot_double,
+                                     l2_squared_double, code_l2};

@@ -167,6 +167,52 @@ TEST(small_integers_are_exact)
     }
 }
 
+// Codes of all sizes, at random places, and the largest differences there are.
+static void check_codes(const struct kernel *kernel, struct rng *rng, uint32_t size,
+                        bool is_extreme)
+{
+    enum { CODES = 9, MOST = 127 };
+    uint8_t *memory = mem_alloc((size_t)size * (CODES + 1) + 64);
+    uint8_t *codes = memory + (64 - (uintptr_t)memory % 64);
+    for (uint32_t i = 0; i < size * (CODES + 1); i++)
+        codes[i] =
+            is_extreme ? (uint8_t)(rng_below(rng, 2) * MOST) : (uint8_t)rng_below(rng, MOST + 1);
+    const uint8_t *query = codes + (size_t)size * CODES;
+    for (uint32_t count = 0; count <= CODES; count++) {
+        uint32_t rows[CODES];
+        int32_t wanted[CODES];
+        int32_t found[CODES + 1];
+        for (uint32_t i = 0; i < count; i++) {
+            rows[i] = (uint32_t)rng_below(rng, CODES);
+            wanted[i] = 0;
+            for (uint32_t k = 0; k < size; k++) {
+                int32_t difference = query[k] - codes[(size_t)size * rows[i] + k];
+                wanted[i] += difference * difference;
+            }
+        }
+        found[count] = 42;
+        kernel->code_l2(query, &(struct kernel_codes){codes, size}, rows, count, found);
+        CHECK(found[count] == 42);
+        for (uint32_t i = 0; i < count; i++)
+            CHECK_EQ_I64(found[i], wanted[i]);
+    }
+    mem_free(memory);
+}
+
+TEST(every_kernel_compares_codes_alike)
+{
+    struct rng rng;
+    rng_init(&rng, 11);
+    for (uint32_t i = 0; kernel_at(i) != NULL; i++) {
+        for (uint32_t size = 64; size <= 1024; size += 64) {
+            check_codes(kernel_at(i), &rng, size, false);
+            check_codes(kernel_at(i), &rng, size, true);
+        }
+        // The largest dimension: the sum still fits.
+        check_codes(kernel_at(i), &rng, 65536, true);
+    }
+}
+
 TEST(a_kernel_can_be_chosen)
 {
     struct error error;
