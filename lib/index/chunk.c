@@ -45,6 +45,8 @@ struct index_chunk *index_chunk_create(const struct index *index, bool is_first)
         slots * sizeof(uint64_t),
         slots * sizeof(struct index_id_cell),
         has_norms ? slots * sizeof(float) : 0,
+        (slots / INDEX_BLOCK + 63) / 64 * sizeof(uint64_t),
+        slots,
     };
     enum { PARTS = sizeof(sizes) / sizeof(sizes[0]) };
     size_t offsets[PARTS];
@@ -68,6 +70,8 @@ struct index_chunk *index_chunk_create(const struct index *index, bool is_first)
         .died = (void *)(mapping + offsets[3]),
         .ids = (void *)(mapping + offsets[4]),
         .norms = has_norms ? (void *)(mapping + offsets[5]) : NULL,
+        .unlinked_blocks = (void *)(mapping + offsets[6]),
+        .links = (void *)(mapping + offsets[7]),
         .mapping = mapping,
         .mapping_size = size,
     };

@@ -19,19 +19,26 @@ static _Thread_local uint32_t last_place; // where this thread found room the la
 void epoch_init(struct epoch *epoch)
 {
     ASSERT((uintptr_t)epoch % EPOCH_CACHE_LINE == 0);
-    for (uint32_t i = 0; i < EPOCH_READERS_PER_PAGE; i++)
+    for (uint32_t i = 0; i < EPOCH_READERS_PER_PAGE; i++) {
         atomic_init(&epoch->first.readers[i].entered_at, 0);
+        epoch->first.readers[i].kept = NULL;
+    }
     atomic_init(&epoch->first.next, NULL);
     epoch->first.memory = NULL;
     atomic_init(&epoch->now, 1);
 }
 
-void epoch_deinit(struct epoch *epoch)
+void epoch_deinit(struct epoch *epoch, void (*destroy)(void *kept))
 {
-    struct epoch_page *page = atomic_load(&epoch->first.next);
+    struct epoch_page *page = &epoch->first;
     while (page != NULL) {
         struct epoch_page *next = atomic_load(&page->next);
-        mem_free(page->memory);
+        for (uint32_t i = 0; i < EPOCH_READERS_PER_PAGE; i++) {
+            if (page->readers[i].kept != NULL)
+                destroy(page->readers[i].kept);
+        }
+        if (page != &epoch->first)
+            mem_free(page->memory);
         page = next;
     }
 }

@@ -16,6 +16,8 @@ enum { EPOCH_CACHE_LINE = 64, EPOCH_READERS_PER_PAGE = 16 };
 
 struct epoch_reader {
     _Alignas(EPOCH_CACHE_LINE) _Atomic uint64_t entered_at; // 0: nobody
+    // Whoever is here may leave something for the next at this place: memory to work in.
+    void *kept;
 };
 
 struct epoch_page {
@@ -31,7 +33,8 @@ struct epoch {
 
 // The memory must be aligned to EPOCH_CACHE_LINE.
 void epoch_init(struct epoch *epoch);
-void epoch_deinit(struct epoch *epoch); // nobody reads any more
+// Nobody reads any more; destroy is called for what readers kept and may be NULL if none did.
+void epoch_deinit(struct epoch *epoch, void (*destroy)(void *kept));
 
 struct epoch_reader *epoch_enter(struct epoch *epoch);
 void epoch_leave(struct epoch_reader *reader);

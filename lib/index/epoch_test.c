@@ -24,7 +24,7 @@ TEST(a_ticket_passes_when_its_readers_have_left)
     epoch_leave(first);
     CHECK(ticket < epoch_passed(&epoch));
     epoch_leave(second);
-    epoch_deinit(&epoch);
+    epoch_deinit(&epoch, NULL);
 }
 
 TEST(there_is_room_for_any_number_of_readers)
@@ -40,7 +40,7 @@ TEST(there_is_room_for_any_number_of_readers)
         epoch_leave(readers[i]);
     }
     CHECK(ticket < epoch_passed(&epoch));
-    epoch_deinit(&epoch);
+    epoch_deinit(&epoch, NULL);
 }
 
 // The writer replaces a cell and overwrites the old one only when its ticket has passed; a reader
@@ -94,7 +94,7 @@ TEST(readers_never_see_what_is_used_again)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     CHECK_EQ_U64(atomic_load(&wrong_count), 0);
-    epoch_deinit(&epoch);
+    epoch_deinit(&epoch, NULL);
 }
 
 TEST_MAIN()

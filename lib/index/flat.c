@@ -29,8 +29,9 @@ struct scan {
     const struct index_search *search;
     const struct kernel *kernel;
     struct distance_query query;
-    struct top top;
+    struct top *top;
     struct index_stats stats;
+    bool only_unlinked;
     float relative; // how far a sum can be off, as a part of the sum of its terms
     float absolute; // and what underflow can take away
     // A row is looked at again unless its sum (made comparable with its norm) is beyond this.
@@ -66,9 +67,9 @@ static void start_scan(struct scan *scan)
 // The worst score of a full top, in terms of what sift compares, on the safe side.
 static void tighten(struct scan *scan)
 {
-    if (!top_is_full(&scan->top))
+    if (!top_is_full(scan->top))
         return;
-    double worst = (double)top_worst_score(&scan->top);
+    double worst = (double)top_worst_score(scan->top);
     double relative = (double)scan->relative;
     double limit = 0;
     switch (scan->query.distance) {
@@ -94,7 +95,7 @@ static void rescore(struct scan *scan, const struct index_chunk *chunk, uint32_t
     const float *row = chunk->vectors + (size_t)place * scan->view->index->stride;
     float score = distance_query_score(&scan->query, row);
     scan->stats.rows_rescored++;
-    top_push(&scan->top, (struct index_hit){score, slot});
+    top_push(scan->top, (struct index_hit){score, slot});
     tighten(scan);
 }
 
@@ -133,30 +134,6 @@ static void scan_run(struct scan *scan, const struct index_chunk *chunk, uint32_
     scan->floats_unchecked += (uint64_t)count * scan->query.dimension;
 }
 
-// Which slots of a block show in the view. When nothing in the block has changed since the view's
-// sequence, `live` says it: it is loaded first, and had it been stored by a later change, then
-// `changed`, stored before it, would show that. Else each slot's own numbers decide; died is loaded
-// before born because a slot that is used again gets a new born (not yet shown) before its died
-// is taken back.
-static uint64_t visible_slots(const struct index_view *view, const struct index_chunk *chunk,
-                              uint32_t block)
-{
-    const struct index_block *state = &chunk->blocks[block];
-    uint64_t live = atomic_load_explicit(&state->live, memory_order_acquire);
-    if (atomic_load_explicit(&state->changed, memory_order_acquire) <= view->sequence)
-        return live;
-    uint64_t visible = 0;
-    for (uint32_t i = 0; i < INDEX_BLOCK; i++) {
-        uint32_t place = block * INDEX_BLOCK + i;
-        uint64_t died = atomic_load_explicit(&chunk->died[place], memory_order_acquire);
-        uint64_t born = atomic_load_explicit(&chunk->born[place], memory_order_acquire);
-        // A slot that was never used has 0 in both.
-        if (born <= view->sequence && view->sequence < died)
-            visible |= UINT64_C(1) << i;
-    }
-    return visible;
-}
-
 static uint64_t allowed_slots(const struct index_search *search, uint32_t slot)
 {
     if (search->allowed == NULL)
@@ -167,7 +144,11 @@ static uint64_t allowed_slots(const struct index_search *search, uint32_t slot)
 static void scan_block(struct scan *scan, const struct index_chunk *chunk, uint32_t block,
                        uint32_t slot)
 {
-    uint64_t mask = visible_slots(scan->view, chunk, block) & allowed_slots(scan->search, slot);
+    uint64_t mask = allowed_slots(scan->search, slot);
+    if (scan->only_unlinked)
+        mask &= atomic_load_explicit(&chunk->blocks[block].unlinked, memory_order_acquire);
+    if (mask != 0)
+        mask &= index_visible_slots(scan->view, chunk, block);
     while (mask != 0) {
         uint32_t start = (uint32_t)__builtin_ctzll(mask);
         uint64_t rest = ~(mask >> start);
@@ -192,9 +173,35 @@ static enum status check_end(struct scan *scan)
     return STATUS_OK;
 }
 
+// The blocks of a chunk that hold what is not linked.
+static enum status scan_unlinked(struct scan *scan, const struct index_chunk *chunk, uint32_t slot)
+{
+    uint32_t blocks = scan->view->index->chunk_slots / INDEX_BLOCK;
+    for (uint32_t group = 0; group * 64 < blocks; group++) {
+        uint64_t mask = atomic_load_explicit(&chunk->unlinked_blocks[group], memory_order_acquire);
+        for (; mask != 0; mask &= mask - 1) {
+            uint32_t block = group * 64 + (uint32_t)__builtin_ctzll(mask);
+            scan_block(scan, chunk, block, slot + block * INDEX_BLOCK);
+            TRY(check_end(scan));
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status scan_chunk(struct scan *scan, const struct index_chunk *chunk, uint32_t slot)
+{
+    uint32_t end = slot + scan->view->index->chunk_slots;
+    if (end > scan->view->slot_count)
+        end = scan->view->slot_count;
+    for (uint32_t block = 0; slot < end; slot += INDEX_BLOCK, block++) {
+        scan_block(scan, chunk, block, slot);
+        TRY(check_end(scan));
+    }
+    return STATUS_OK;
+}
+
 enum status flat_search(const struct index_view *view, const struct index_search *search,
-                        struct index_hit *hits, uint32_t *out_hit_count,
-                        struct index_stats *out_stats)
+                        bool only_unlinked, struct top *top, struct index_stats *stats)
 {
     ASSERT(search->top_k > 0);
     const struct index *index = view->index;
@@ -202,19 +209,21 @@ enum status flat_search(const struct index_view *view, const struct index_search
         .view = view,
         .search = search,
         .kernel = kernel_get(),
-        .top = {.view = view, .hits = hits, .top_k = search->top_k},
+        .top = top,
+        .only_unlinked = only_unlinked,
     };
     distance_query_init(&scan.query, index->options.distance, search->vector,
                         index->options.dimension);
     start_scan(&scan);
-    for (uint32_t slot = 0; slot < view->slot_count; slot += INDEX_BLOCK) {
-        scan_block(&scan, index_chunk_of(index, view->directory, slot),
-                   index_place_of(index, slot) / INDEX_BLOCK, slot);
-        TRY(check_end(&scan));
+    tighten(&scan);
+    for (uint32_t slot = 0; slot < view->slot_count; slot += index->chunk_slots) {
+        const struct index_chunk *chunk = index_chunk_of(index, view->directory, slot);
+        if (only_unlinked)
+            TRY(scan_unlinked(&scan, chunk, slot));
+        else
+            TRY(scan_chunk(&scan, chunk, slot));
     }
-    top_sort(&scan.top);
-    *out_hit_count = scan.top.count;
-    if (out_stats != NULL)
-        *out_stats = scan.stats;
+    stats->rows_compared += scan.stats.rows_compared;
+    stats->rows_rescored += scan.stats.rows_rescored;
     return STATUS_OK;
 }

@@ -5,7 +5,6 @@
 #include "base/assert.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "index/flat.h"
 #include "index/index_internal.h"
 
 enum {
@@ -15,9 +14,10 @@ enum {
     RETIRED_CAPACITY_MIN = 64,
 };
 
-#define NEVER     UINT64_MAX
-// One slot number means no slot; less a block, so that none of the sums passes 32 bits.
-#define SLOTS_MAX (INDEX_SLOT_NONE - INDEX_BLOCK)
+// Of searches until something better is known; about .98 of recall on word vectors.
+#define STOP_DEFAULT 1.2F
+#define NEVER        UINT64_MAX
+#define SLOTS_MAX    GRAPH_SLOTS_MAX
 
 // --- Life cycle
 
@@ -46,6 +46,7 @@ struct index *index_create(const struct index_options *options)
         index->chunk_slots *= 2;
     index->chunk_shift = (uint32_t)__builtin_ctz(index->chunk_slots);
     epoch_init(&index->epoch);
+    atomic_init(&index->stop, STOP_DEFAULT);
     atomic_init(&index->directory, create_directory(DIRECTORY_CAPACITY_MIN));
     return index;
 }
@@ -66,7 +67,8 @@ void index_destroy(struct index *index)
     mem_free(directory);
     mem_free(index->free_slots);
     mem_free(index->retired);
-    epoch_deinit(&index->epoch);
+    index_link_destroy(index);
+    index_search_deinit(index);
     mem_free(index->memory);
 }
 
@@ -101,14 +103,19 @@ static void grow_retired(struct index *index)
     index->retired_capacity = capacity;
 }
 
-static void push_retired(struct index *index, uint32_t slot)
+static void push_retired(struct index *index, uint32_t slot, uint64_t ticket)
 {
     if (index->retired_count == index->retired_capacity)
         grow_retired(index);
     index->retired_count++;
-    index->pending_count++;
     *retired_at(index, index->retired_count - 1) =
-        (struct index_retired_slot){.slot = slot, .ticket = NEVER};
+        (struct index_retired_slot){.slot = slot, .ticket = ticket};
+}
+
+void index_retire(struct index *index, uint32_t slot)
+{
+    ASSERT(index->pending_count == 0); // the ring is in the order of tickets
+    push_retired(index, slot, epoch_ticket(&index->epoch));
 }
 
 static void forget_directories(struct index *index, uint64_t passed)
@@ -125,8 +132,9 @@ static void forget_directories(struct index *index, uint64_t passed)
     index->old_directory_count = kept;
 }
 
-// Take back the slots that nobody can see any more.
-static void reclaim(struct index *index)
+// Take back the slots that nobody can see any more. From those that the graph holds, it is told
+// here; they come again.
+void index_reclaim(struct index *index)
 {
     if (index->retired_count == index->pending_count && index->old_directory_count == 0)
         return;
@@ -136,12 +144,15 @@ static void reclaim(struct index *index)
         const struct index_retired_slot *retired = retired_at(index, 0);
         if (retired->ticket >= passed)
             break;
-        struct index_chunk *chunk = index_chunk_of(index, directory, retired->slot);
-        size_t size = index_id_cell_clear(&chunk->ids[index_place_of(index, retired->slot)]);
-        (void)atomic_fetch_sub(&index->memory_size, size);
-        push_free(index, retired->slot);
+        uint32_t slot = retired->slot;
         index->retired_first = (index->retired_first + 1) & (index->retired_capacity - 1);
         index->retired_count--;
+        struct index_chunk *chunk = index_chunk_of(index, directory, slot);
+        if (!index_link_forget(index, chunk, slot))
+            continue;
+        size_t size = index_id_cell_clear(&chunk->ids[index_place_of(index, slot)]);
+        (void)atomic_fetch_sub(&index->memory_size, size);
+        push_free(index, slot);
     }
     forget_directories(index, passed);
 }
@@ -161,7 +172,7 @@ static void grow_directory(struct index *index)
 
 enum status index_reserve(struct index *index, uint32_t put_count)
 {
-    reclaim(index);
+    index_reclaim(index);
     if (put_count <= index->free_count)
         return STATUS_OK;
     uint64_t wanted = (uint64_t)atomic_load(&index->slot_count) + (put_count - index->free_count);
@@ -175,13 +186,16 @@ enum status index_reserve(struct index *index, uint32_t put_count)
             return STATUS_EXHAUSTED;
         atomic_load(&index->directory)->chunks[index->chunk_count++] = chunk;
     }
+    struct graph *graph = atomic_load_explicit(&index->graph, memory_order_relaxed);
+    if (graph != NULL)
+        return graph_reserve(graph, (uint32_t)wanted);
     return STATUS_OK;
 }
 
 static uint64_t slot_size(const struct index *index)
 {
     return index->stride * sizeof(float) + 2 * sizeof(uint64_t) + sizeof(struct index_id_cell) +
-           sizeof(struct index_block) / INDEX_BLOCK +
+           sizeof(struct index_block) / INDEX_BLOCK + sizeof(uint8_t) +
            (index->options.distance == DISTANCE_EUCLIDEAN ? 0 : sizeof(float));
 }
 
@@ -220,6 +234,8 @@ uint32_t index_put(struct index *index, struct str id, const float *vector, uint
     (void)atomic_fetch_add(&index->memory_size, size);
     atomic_store_explicit(&chunk->born[place], sequence, memory_order_release);
 
+    index_link_put(index, chunk, slot);
+
     struct index_block *block = &chunk->blocks[place / INDEX_BLOCK];
     set_changed(block, sequence);
     (void)atomic_fetch_or_explicit(&block->live, UINT64_C(1) << place % INDEX_BLOCK,
@@ -239,7 +255,8 @@ void index_remove(struct index *index, uint32_t slot, uint64_t sequence)
     set_changed(block, sequence);
     (void)atomic_fetch_and_explicit(&block->live, ~(UINT64_C(1) << place % INDEX_BLOCK),
                                     memory_order_release);
-    push_retired(index, slot);
+    push_retired(index, slot, NEVER);
+    index->pending_count++;
     index->points_coming--;
 }
 
@@ -279,7 +296,9 @@ uint64_t index_point_count(const struct index *index)
 
 uint64_t index_memory_size(const struct index *index)
 {
-    return sizeof(*index) + atomic_load_explicit(&index->memory_size, memory_order_relaxed);
+    const struct graph *graph = atomic_load(&index->graph);
+    return sizeof(*index) + atomic_load_explicit(&index->memory_size, memory_order_relaxed) +
+           (graph == NULL ? 0 : graph_memory_size(graph));
 }
 
 struct str index_id(const struct index *index, uint32_t slot)
@@ -325,16 +344,26 @@ uint64_t index_view_sequence(const struct index_view *view, uint32_t slot)
                                 memory_order_acquire);
 }
 
-enum status index_search(const struct index_view *view, const struct index_search *search,
-                         struct index_hit *hits, uint32_t *out_hit_count,
-                         struct index_stats *out_stats)
+// When nothing in the block has changed since the view's
+// sequence, `live` says it: it is loaded first, and had it been stored by a later change, then
+// `changed`, stored before it, would show that. Else each slot's own numbers decide; died is loaded
+// before born because a slot that is used again gets a new born (not yet shown) before its died
+// is taken back.
+uint64_t index_visible_slots(const struct index_view *view, const struct index_chunk *chunk,
+                             uint32_t block)
 {
-    return flat_search(view, search, hits, out_hit_count, out_stats);
-}
-
-uint64_t index_search_cost_ns(const struct index *index, uint32_t top_k)
-{
-    // Ten bytes a nanosecond from memory, and some 300 ns for each hit's way through the heap.
-    uint64_t rows = atomic_load_explicit(&index->slot_count, memory_order_relaxed);
-    return rows * (2 + index->stride * sizeof(float) / 10) + (uint64_t)top_k * 300;
+    const struct index_block *state = &chunk->blocks[block];
+    uint64_t live = atomic_load_explicit(&state->live, memory_order_acquire);
+    if (atomic_load_explicit(&state->changed, memory_order_acquire) <= view->sequence)
+        return live;
+    uint64_t visible = 0;
+    for (uint32_t i = 0; i < INDEX_BLOCK; i++) {
+        uint32_t place = block * INDEX_BLOCK + i;
+        uint64_t died = atomic_load_explicit(&chunk->died[place], memory_order_acquire);
+        uint64_t born = atomic_load_explicit(&chunk->born[place], memory_order_acquire);
+        // A slot that was never used has 0 in both.
+        if (born <= view->sequence && view->sequence < died)
+            visible |= UINT64_C(1) << i;
+    }
+    return visible;
 }

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/status.h"
+#include "base/error.h"
 #include "base/str.h"
 #include "vector/distance.h"
 
@@ -18,15 +18,19 @@
 // sequence published at that moment, searches it, reads what it found, and closes it soon: slots
 // of removed points are used again once every view that could see them is closed.
 //
-// A search compares every point that the view holds and is exact. Its options already say what an
-// approximate one needs (effort, allowed slots, when to stop), so that a graph can stand behind the
-// same call.
+// While there are few points a search compares all of them and is exact. From some thousand on
+// (what is scanned in less time than a graph is searched) there is a graph, and a search compares a
+// small part; what it returns is scored exactly, but some of the nearest may be missing. The writer
+// builds the graph after it has published, by index_link; what is not linked yet is scanned, so a
+// point shows at once.
 
 struct index;
 
 struct index_options {
     uint32_t dimension;
     enum distance distance;
+    uint32_t build_width;      // how wide a new point's neighbours are searched for; 0: the usual
+    uint32_t graph_points_min; // from so many points on there is a graph; 0: where it is faster
 };
 
 #define INDEX_SLOT_NONE UINT32_MAX
@@ -49,9 +53,18 @@ void index_remove(struct index *index, uint32_t slot, uint64_t sequence);
 // shows from now on.
 void index_publish(struct index *index, uint64_t sequence);
 
+// Everything put is published: work on the graph, up to about count points. Returns whether there
+// is more to do now. Any time that this takes is a writer's: call it when nothing waits to be
+// written, and, when the index is behind, before more is put.
+bool index_link(struct index *index, uint32_t count);
+bool index_is_behind(const struct index *index);
+// The invariants of the graph; CORRUPT says which does not hold. While nothing is put.
+enum status index_check(const struct index *index, struct error *error);
+
 // --- Questions: any thread
 
-uint64_t index_sequence(const struct index *index); // published last
+uint64_t index_unlinked_count(const struct index *index); // points that searches scan
+uint64_t index_sequence(const struct index *index);       // published last
 uint32_t index_dimension(const struct index *index);
 enum distance index_distance(const struct index *index);
 uint64_t index_point_count(const struct index *index); // as published
@@ -81,8 +94,11 @@ struct str index_id(const struct index *index, uint32_t slot);
 struct index_search {
     const float *vector;
     uint32_t top_k; // at least 1
-    uint32_t ef;    // how much effort; 0: the index chooses. Without meaning while it is exact
-    bool is_exact;
+    uint32_t ef;    // how much effort, about as a beam of so many takes; 0: the index chooses
+    // Or more exactly: candidates up to so many times the squared distance of the last hit are
+    // followed. More than 1; 0: as ef says.
+    float stop;
+    bool is_exact; // compare every point
     // Bit i % 64 of word i / 64: slot i may be a hit. NULL: all may. Slots from allowed_count
     // (a multiple of 64) on may not.
     const uint64_t *allowed;
@@ -97,7 +113,7 @@ struct index_hit {
 };
 
 struct index_stats {
-    uint64_t rows_compared;
+    uint64_t rows_compared; // at full precision, or by their codes
     uint64_t rows_rescored; // that were near enough for their score to be computed in double
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "index/epoch.h"
+#include "index/graph.h"
 #include "index/index.h"
 
 // How points lie in memory, which the index and its searches share.
@@ -15,6 +16,8 @@ struct index_block {
     _Atomic uint64_t changed;
     // The slots that hold a point, as of `changed`.
     _Atomic uint64_t live;
+    // The slots that hold a point, in some view, that the graph does not hold.
+    _Atomic uint64_t unlinked;
 };
 
 // An id of at most 15 bytes lies in place, a longer one on the heap.
@@ -30,6 +33,8 @@ struct index_chunk {
     _Atomic uint64_t *died;
     struct index_id_cell *ids;
     float *norms; // cosine: 1 / norm; dot: the norm; NULL for euclidean. See flat.c
+    _Atomic uint64_t *unlinked_blocks; // a bit for each block whose `unlinked` is not 0
+    uint8_t *links;                    // the writer's: an enum index_link_state for each slot
     void *mapping;
     size_t mapping_size;
 };
@@ -37,6 +42,14 @@ struct index_chunk {
 struct index_directory {
     uint32_t capacity;
     struct index_chunk *chunks[]; // those behind the chunk of the last slot are NULL or empty
+};
+
+// Where a slot stands on its way into the graph and out of it.
+enum index_link_state {
+    INDEX_UNLINKED, // not in the graph, and not on the way
+    INDEX_QUEUED,   // waits to be linked
+    INDEX_LEFT,     // waits to be linked, but its point was removed and nobody sees it any more
+    INDEX_LINKED,
 };
 
 struct index_retired_slot {
@@ -73,7 +86,17 @@ struct index {
     uint32_t old_directory_count;
     struct index_directory *old_directories[32]; // it doubles: never more
     uint64_t old_tickets[32];
-    void *memory; // what to free
+    // The graph; NULL while there are few points. What is to be linked, in the order of putting.
+    struct graph *_Atomic graph;
+    _Atomic uint64_t unlinked_count;
+    _Atomic float stop; // of searches that do not say
+    uint32_t *link_queue;
+    uint32_t link_first;
+    uint32_t link_count;
+    uint32_t link_capacity; // a power of two
+    uint32_t backlog;       // of what was there when the graph was begun
+    uint64_t learned_count; // points when the codes were learned
+    void *memory;           // what to free
 };
 
 static inline struct index_chunk *
@@ -95,6 +118,21 @@ struct str index_id_cell_get(const struct index_id_cell *cell);
 // Returns the bytes that it took on the heap.
 size_t index_id_cell_set(struct index_id_cell *cell, struct str id);
 size_t index_id_cell_clear(struct index_id_cell *cell); // what set returned
+
+// Which slots of a block show in the view.
+uint64_t index_visible_slots(const struct index_view *view, const struct index_chunk *chunk,
+                             uint32_t block);
+
+// index_link.c, for the writer. A slot was put; the slot's point was removed, and no view shows it
+// any more: true when the slot is free, else it will be retired again.
+void index_link_put(struct index *index, struct index_chunk *chunk, uint32_t slot);
+bool index_link_forget(struct index *index, struct index_chunk *chunk, uint32_t slot);
+void index_link_destroy(struct index *index);
+// index_search.c: what readers kept.
+void index_search_deinit(struct index *index);
+// index.c: nobody comes to the slot any more who is not there yet.
+void index_retire(struct index *index, uint32_t slot);
+void index_reclaim(struct index *index);
 
 // What is kept with a row so that the scan can tell how wrong its sum may be.
 float index_norm_for(enum distance distance, const float *vector, uint32_t dimension);

@@ -497,6 +497,8 @@ static void drop_unwanted(struct hosting *hosting)
     for (uint32_t i = 0; i < old->count; i++) {
         if (old->shards[i]->round == hosting->round)
             table->shards[table->count++] = old->shards[i];
+        else
+            shard_quiesce(old->shards[i]->shard);
     }
     if (table->count < old->count)
         replace_table(hosting, table);
@@ -752,7 +754,7 @@ void hosting_destroy(struct hosting *hosting)
     store_close(hosting->store);
     cluster_map_unref(hosting->map);
     mem_free(atomic_load(&hosting->table));
-    epoch_deinit(&hosting->epoch);
+    epoch_deinit(&hosting->epoch, NULL);
     pthread_cond_destroy(&hosting->idle);
     pthread_mutex_destroy(&hosting->mutex);
     pthread_mutex_destroy(&hosting->store_mutex);
