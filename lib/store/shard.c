@@ -15,6 +15,7 @@ enum {
     QUEUE_SIZE_MAX = 512 << 20,  // bytes; a request alone may be larger
     BATCH_SIZE_MAX = 32 << 20,   // of requests that are written together
     DRAIN_BATCHES_MAX = 8,       // before others get the thread
+    LINK_POINTS = 24,            // between looks at the queue: some milliseconds
     DISK_RESERVE_MAX = 64 << 20, // kept for deletes and for the store's own housekeeping
     DISK_FLOOR = 1 << 20,        // not even deletes
     DISK_RESERVE_PART = 16,      // and at most one part of so many of the disk
@@ -93,7 +94,7 @@ enum status shard_submit(struct shard *shard, struct shard_write *write, struct 
     return STATUS_OK;
 }
 
-// As many as go together, at least one; NULL: the queue is empty and not drained any more.
+// As many as go together, at least one; NULL: the queue is empty.
 static struct shard_write *pop_batch(struct shard *shard)
 {
     size_t size = 0;
@@ -106,9 +107,7 @@ static struct shard_write *pop_batch(struct shard *shard)
         shard->queue_count--;
         end = &(*end)->next;
     }
-    if (first == NULL) {
-        shard->is_draining = false;
-    } else {
+    if (first != NULL) {
         struct shard_write *rest = *end;
         *end = NULL;
         shard->first = rest;
@@ -117,6 +116,22 @@ static struct shard_write *pop_batch(struct shard *shard)
     }
     pthread_mutex_unlock(&shard->mutex);
     return first;
+}
+
+// False: something came.
+static bool stop_draining(struct shard *shard)
+{
+    pthread_mutex_lock(&shard->mutex);
+    bool is_empty = shard->first == NULL;
+    if (is_empty)
+        shard->is_draining = false;
+    pthread_mutex_unlock(&shard->mutex);
+    return is_empty;
+}
+
+static bool link_some(struct shard *shard)
+{
+    return !atomic_load(&shard->is_quiet) && index_link(shard->index, LINK_POINTS);
 }
 
 static void complete(struct shard_write *write, enum status status, const struct error *error)
@@ -350,9 +365,15 @@ static void commit(struct shard *shard, struct shard_write *batch)
 bool shard_drain(struct shard *shard)
 {
     for (uint32_t i = 0; i < DRAIN_BATCHES_MAX; i++) {
+        // Searches scan what is not linked: before that takes too long, writers wait.
+        while (index_is_behind(shard->index) && link_some(shard))
+            continue;
         struct shard_write *batch = pop_batch(shard);
-        if (batch == NULL)
-            return false;
+        if (batch == NULL) {
+            if (!link_some(shard) && stop_draining(shard))
+                return false;
+            continue;
+        }
         // Nobody waits for these any more: the time is better spent on the others.
         struct error error;
         enum status status = error_set(&error, STATUS_TIMEOUT, "the shard had no time for it");
@@ -361,6 +382,22 @@ bool shard_drain(struct shard *shard)
             commit(shard, batch);
     }
     return true;
+}
+
+bool shard_wake(struct shard *shard)
+{
+    if (index_unlinked_count(shard->index) == 0)
+        return false;
+    pthread_mutex_lock(&shard->mutex);
+    bool must_drain = !shard->is_draining;
+    shard->is_draining = true;
+    pthread_mutex_unlock(&shard->mutex);
+    return must_drain;
+}
+
+void shard_quiesce(struct shard *shard)
+{
+    atomic_store(&shard->is_quiet, true);
 }
 
 // --- Reading
@@ -477,6 +514,7 @@ void shard_stats(struct shard *shard, struct shard_stats *out_stats)
         .broken_points = atomic_load(&shard->broken_count),
         .disk_bytes = disk_bytes(shard),
         .memory_bytes = index_memory_size(shard->index) + atomic_load(&shard->id_memory_size),
+        .unlinked_points = index_unlinked_count(shard->index),
         .sequence = index_sequence(shard->index),
     };
 }

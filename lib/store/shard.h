@@ -47,8 +47,15 @@ struct shard_write {
 // nobody drains the queue now; have a thread that may wait call shard_drain.
 enum status shard_submit(struct shard *shard, struct shard_write *write, struct error *error,
                          bool *out_must_drain);
-// Write what waits. True: more came meanwhile, call it again.
+// Write what waits, then work on the index for a short time. True: there is more to do, call it
+// again.
 bool shard_drain(struct shard *shard);
+// Whether the index wants work though nothing is written, as after opening. True: have a thread
+// call shard_drain.
+bool shard_wake(struct shard *shard);
+// The shard will be closed: no more work on the index; what is submitted is still written. Any
+// thread.
+void shard_quiesce(struct shard *shard);
 // Instead of draining: nobody can, so everything that waits fails with this.
 void shard_refuse(struct shard *shard, enum status status, const struct error *error);
 
@@ -69,7 +76,8 @@ struct shard_stats {
     uint64_t broken_points; // whose records are not what was written: Get answers CORRUPT
     uint64_t disk_bytes;    // about
     uint64_t memory_bytes;
-    uint64_t sequence; // of the last batch
+    uint64_t unlinked_points; // that searches scan because the graph does not hold them yet
+    uint64_t sequence;        // of the last batch
 };
 
 void shard_stats(struct shard *shard, struct shard_stats *out_stats);

@@ -62,6 +62,7 @@ struct shard {
     uint32_t queue_count;
     size_t queue_size;
     bool is_draining;
+    atomic_bool is_quiet; // no work on the index any more
 };
 
 void key_prefix(uint8_t out[static KEY_PREFIX_SIZE], char kind, uint32_t number);

@@ -117,6 +117,17 @@ static void start_drain(struct worker *worker, struct hosted *hosted)
     mem_free(drain);
 }
 
+void worker_wake_shards(struct worker *worker)
+{
+    uint32_t count = 0;
+    struct hosted **list = hosting_list(worker->hosting, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        if (shard_wake(list[i]->shard))
+            start_drain(worker, list[i]);
+    }
+    hosting_list_free(list, count);
+}
+
 static void free_write(struct write_request *request)
 {
     struct worker *worker = request->worker;

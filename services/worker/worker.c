@@ -84,6 +84,11 @@ static void shards_changed(void *context)
     struct cluster_member *member = atomic_load(&worker->member);
     if (member != NULL)
         cluster_member_hurry(member);
+    // Begin first: then the end either waits for this, or is seen.
+    worker_begin(worker);
+    if (!atomic_load(&worker->is_ending))
+        worker_wake_shards(worker);
+    worker_end(worker);
 }
 
 static void registered(uint64_t id, void *context)
@@ -228,6 +233,15 @@ static enum status start_parts(struct worker *worker, const struct config *confi
 
 // --- End
 
+static void quiesce_shards(struct worker *worker)
+{
+    uint32_t count = 0;
+    struct hosted **list = hosting_list(worker->hosting, &count);
+    for (uint32_t i = 0; i < count; i++)
+        shard_quiesce(list[i]->shard);
+    hosting_list_free(list, count);
+}
+
 static void worker_drain(void *service, uint64_t grace_ns)
 {
     struct worker *worker = service;
@@ -243,6 +257,9 @@ static void worker_stop(void *service)
     cluster_member_destroy(atomic_exchange(&worker->member, NULL));
     cluster_client_destroy(worker->client);
     // Callers have gone; what they left behind ends by itself.
+    atomic_store(&worker->is_ending, true);
+    if (worker->hosting != NULL)
+        quiesce_shards(worker);
     wait_until_idle(worker);
     hosting_destroy(worker->hosting);
     rpc_router_destroy(worker->router);

@@ -28,6 +28,7 @@ struct worker {
     char address[REACHABLE_ADDRESS_SIZE]; // where others reach it
     uint64_t started_at;                  // Unix seconds
     atomic_uint waiting_count;
+    atomic_bool is_ending;
     // Requests that are under way outside of the router: the end waits for them.
     pthread_mutex_t mutex;
     pthread_cond_t idle;
@@ -64,6 +65,8 @@ void worker_release_shards(struct hosted **shards, uint32_t count);
 void worker_upsert_points(struct rpc *rpc, void *context);
 void worker_delete_points(struct rpc *rpc, void *context);
 void worker_get_point(struct rpc *rpc, void *context);
+// On a loop: have threads work on the indexes that want it.
+void worker_wake_shards(struct worker *worker);
 // search.c
 void worker_search_shards(struct rpc *rpc, void *context);
 // report.c
