@@ -54,6 +54,9 @@ class Peer:
         hits = (numpy.asarray(found).astype("i8")[:, :, None] == self.run.truth[:, None, :]).any(axis=2)
         return {"recall": float(hits.mean()), "qps": statistics.median(rates)}
 
+    def look(self):
+        pass
+
     def close(self):
         pass
 
@@ -104,7 +107,7 @@ class Usearch(Peer):
 
 class Ours(Peer):
     name = "vectron"
-    knobs = ("exact",)
+    knobs = (1.1, 1.15, 1.2, 1.25, 1.3)
 
     def __init__(self, run):
         super().__init__(run)
@@ -113,6 +116,10 @@ class Ours(Peer):
 
     def put(self, start, end):
         return self.driver.ask(f"put {start} {end} {common.BATCH}")["cpu_s"]
+
+    def look(self):
+        """Whether the graph's invariants hold: it ends the program when one does not."""
+        self.driver.ask("check")
 
     def remove(self, start, end):
         self.last = self.driver.ask(f"remove {start} {end} {common.BATCH}")
@@ -161,6 +168,7 @@ class Run:
             if number > 0:
                 old, new = self.live(number - 1), self.live(number)
                 cost = {"remove": index.remove(old[0], new[0]), "put": index.put(old[1], new[1])}
+            index.look()
             self.look_at(number)
             yield number, cost, [index.measure(knob) for knob in kind.knobs]
             print(f"{kind.name}, round {number}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)

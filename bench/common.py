@@ -54,9 +54,10 @@ class Driver:
         return json.loads(answer)
 
     def search(self, knob, queries):
+        """knob: the factor of the stop; 0: the index chooses; "exact": all points."""
         if knob == "exact":
-            return self.ask(f"search 0 {min(queries, 500)} exact")
-        return self.ask(f"search {knob} {queries}")
+            return self.ask(f"search 0 0 {min(queries, 500)} exact")
+        return self.ask(f"search 0 {knob} {queries}")
 
     def close(self):
         self.process.stdin.close()

@@ -88,7 +88,7 @@ class Store:
 
 class Vectron(Store):
     note = "`vectron dev` over gRPC, every batch synced"
-    knobs = ["exact"]
+    knobs = [*EFFORTS, 1024, "exact"]
 
     def open(self, is_new):
         os.environ["VECTRON_BIN"] = str(common.ROOT / "build/release/bin")
@@ -107,6 +107,16 @@ class Vectron(Store):
         self.client = self.dev.grpc(token.read_text(encoding="ascii"))
         if is_new:
             self.client.CreateCollection(name=SET, dimension=self.dimension, distance="cosine")
+
+    def finish(self):
+        """Points show at once; the graph is done when the server has nothing to do any more."""
+        spent = self.cpu_seconds()
+        while True:
+            time.sleep(0.25)
+            now = self.cpu_seconds()
+            if now - spent < 0.01:
+                return
+            spent = now
 
     def put(self, ids, vectors, payloads):
         self.client.Upsert(collection=SET, points=[
@@ -245,6 +255,7 @@ class Milvus(Server):
 class QdrantEdge(Store):
     package = "qdrant-edge-py"
     note = "embedded, HNSW M 16, 200"
+    quantization = None
 
     def open(self, is_new):
         import qdrant_edge as q
@@ -271,7 +282,8 @@ class QdrantEdge(Store):
     def search(self, vector):
         q = self.q
         found = self.shard.search(q.SearchRequest(
-            q.Query.Nearest(vector), K, params=q.SearchParams(hnsw_ef=self.knob)))
+            q.Query.Nearest(vector), K, params=q.SearchParams(
+                hnsw_ef=self.knob, quantization=self.quantization)))
         return [point.id for point in found]
 
     def close(self):
@@ -279,10 +291,11 @@ class QdrantEdge(Store):
 
 
 class QdrantEdgeInt8(QdrantEdge):
-    note = "embedded, HNSW M 16, 200, scalar int8, rescored"
+    note = "embedded, HNSW M 16, 200, scalar int8, 3 x k rescored"
 
     def open(self, is_new):
         super().open(is_new)
+        self.quantization = self.q.QuantizationSearchParams(rescore=True, oversampling=3.0)
         if is_new:
             self.shard.close()
             shutil.rmtree(self.folder / "data")

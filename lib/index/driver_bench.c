@@ -11,14 +11,18 @@
 // The index under the hand of bench/index.py and bench/churn.py, which measure it beside other
 // programs:
 //
-//     index_driver_bench BASE.fbin QUERY.fbin DISTANCE
+//     index_driver_bench BASE.fbin QUERY.fbin DISTANCE [BUILD_WIDTH]
 //
 // reads commands from stdin, one a line, and answers each with one line of JSON:
 //
-//     put FROM TO BATCH       store rows of BASE, BATCH of them under one sequence number
-//     remove FROM TO BATCH    and remove them again
+//     put FROM TO BATCH       store rows of BASE, BATCH of them under one sequence number, and link
+//                             them until nothing is left to do
+//     remove FROM TO BATCH    and remove them again, and sweep as the index sees fit
 //     truth FILE.ibin         the nearest rows of every query, nearest first
-//     search EF COUNT         the first COUNT queries; with "exact" at the end: compare all
+//     search EF STOP COUNT    the first COUNT queries; EF and STOP as in struct index_search, both
+//     0:
+//                             the index chooses; with "exact" at the end: compare all
+//     check                   index_check; it stops the program when an invariant does not hold
 //
 // Everything happens on one thread. .fbin and .ibin: u32 count, u32 width, the rows.
 
@@ -120,6 +124,12 @@ static void remember(struct driver *driver, uint32_t slot, uint32_t row)
     driver->slots[row] = slot;
 }
 
+static void link_all(struct driver *driver, uint32_t batch)
+{
+    while (index_link(driver->index, batch)) {
+    }
+}
+
 static bool do_put(struct driver *driver, uint32_t from, uint32_t to, uint32_t batch)
 {
     if (from > to || to > driver->base.count || batch == 0)
@@ -127,6 +137,7 @@ static bool do_put(struct driver *driver, uint32_t from, uint32_t to, uint32_t b
     struct stopwatch watch = stopwatch_start();
     for (uint32_t start = from; start < to; start += batch) {
         uint32_t end = to - start < batch ? to : start + batch;
+        link_all(driver, batch);
         if (index_reserve(driver->index, end - start) != STATUS_OK)
             return false;
         driver->sequence++;
@@ -140,6 +151,7 @@ static bool do_put(struct driver *driver, uint32_t from, uint32_t to, uint32_t b
         }
         index_publish(driver->index, driver->sequence);
     }
+    link_all(driver, batch);
     watch = stopwatch_stop(watch);
     printf("{\"put\": %u, \"cpu_s\": %.6f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
            (double)watch.wall_ns / 1e9);
@@ -160,6 +172,7 @@ static bool do_remove(struct driver *driver, uint32_t from, uint32_t to, uint32_
         }
         index_publish(driver->index, driver->sequence);
     }
+    link_all(driver, batch);
     watch = stopwatch_stop(watch);
     printf("{\"removed\": %u, \"cpu_s\": %.6f, \"wall_s\": %.3f, ", to - from, watch.cpu_s,
            (double)watch.wall_ns / 1e9);
@@ -177,7 +190,25 @@ static uint32_t hits_of(const struct driver *driver, uint32_t query, const uint3
     return hits;
 }
 
-static bool do_search(struct driver *driver, uint32_t ef, uint32_t count, bool is_exact)
+static bool do_check(const struct driver *driver)
+{
+    struct error error;
+    struct stopwatch watch = stopwatch_start();
+    if (index_check(driver->index, &error) != STATUS_OK) {
+        (void)fprintf(stderr, "%s\n", error.text);
+        return false;
+    }
+    printf("{\"check\": true, \"cpu_s\": %.6f, ", stopwatch_stop(watch).cpu_s);
+    return true;
+}
+
+struct effort {
+    uint32_t ef;
+    float stop;
+    bool is_exact;
+};
+
+static bool do_search(struct driver *driver, struct effort effort, uint32_t count)
 {
     if (count == 0 || count > driver->queries.count || count > driver->truth.count ||
         driver->truth.width < TOP_K)
@@ -190,8 +221,9 @@ static bool do_search(struct driver *driver, uint32_t ef, uint32_t count, bool i
     for (uint32_t i = 0; i < count && is_done; i++) {
         struct index_search search = {.vector = row_of(&driver->queries, i),
                                       .top_k = TOP_K,
-                                      .ef = ef,
-                                      .is_exact = is_exact,
+                                      .ef = effort.ef,
+                                      .stop = effort.stop,
+                                      .is_exact = effort.is_exact,
                                       .deadline_ns = UINT64_MAX};
         struct index_view view;
         struct index_hit hits[TOP_K];
@@ -239,8 +271,16 @@ static bool command(struct driver *driver, struct str line)
         return do_put(driver, a, b, c);
     if (str_equal(words[0], STR("remove")))
         return do_remove(driver, a, b, c);
-    if (str_equal(words[0], STR("search")))
-        return do_search(driver, a, b, str_equal(words[3], STR("exact")));
+    if (str_equal(words[0], STR("check")))
+        return do_check(driver);
+    if (str_equal(words[0], STR("search"))) {
+        double stop = 0;
+        struct effort effort = {.ef = a, .is_exact = str_equal(words[4], STR("exact"))};
+        if (!str_to_double(words[2], &stop))
+            return false;
+        effort.stop = (float)stop;
+        return do_search(driver, effort, c);
+    }
     if (str_equal(words[0], STR("truth"))) {
         char path[4096];
         (void)snprintf(path, sizeof(path), "%.*s", STR_ARG(words[1]));
@@ -262,8 +302,10 @@ static int drive(struct driver *driver)
             (void)fprintf(stderr, "not done: %.*s\n", STR_ARG(text));
             return 1;
         }
-        printf("\"points\": %llu, \"index_bytes\": %llu, \"resident_bytes\": %llu}\n",
+        printf("\"points\": %llu, \"unlinked\": %llu, \"index_bytes\": %llu, \"resident_bytes\": "
+               "%llu}\n",
                (unsigned long long)index_point_count(driver->index),
+               (unsigned long long)index_unlinked_count(driver->index),
                (unsigned long long)index_memory_size(driver->index),
                (unsigned long long)resident_bytes());
         if (fflush(stdout) != 0)
@@ -276,8 +318,12 @@ int main(int argc, char **argv)
 {
     struct driver driver = {0};
     enum distance distance;
-    if (argc != 4 || !distance_from_str(str_from_cstr(argv[3]), &distance)) {
-        (void)fprintf(stderr, "usage: %s BASE.fbin QUERY.fbin cosine|euclidean|dot\n", argv[0]);
+    uint64_t build_width = 0;
+    if (argc < 4 || argc > 5 || !distance_from_str(str_from_cstr(argv[3]), &distance) ||
+        (argc == 5 && !str_to_u64(str_from_cstr(argv[4]), &build_width)) ||
+        build_width > UINT16_MAX) {
+        (void)fprintf(stderr, "usage: %s BASE.fbin QUERY.fbin cosine|euclidean|dot [BUILD_WIDTH]\n",
+                      argv[0]);
         return 2;
     }
     if (!read_table(argv[1], &driver.base) || !read_table(argv[2], &driver.queries) ||
