@@ -9,6 +9,7 @@ ended and started again; then one query after the other. Servers are on one proc
 is not counted; what has no server is on that processor together with its Python.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -24,8 +25,9 @@ import numpy
 
 import common
 import data
+import index
 
-K, BATCH, PASSES = data.K, 256, 3
+K, BATCH, PASSES, AT_ONCE = data.K, 256, 3, 8
 SET = "glove"
 EFFORTS = [16, 32, 64, 128, 256, 512]
 
@@ -46,6 +48,7 @@ class Store:
     note = "HNSW M 16, 200"
     knobs = EFFORTS
     pid = "self"  # who serves
+    is_server = False
 
     def __init__(self, folder, core, dimension):
         self.folder, self.core, self.dimension = folder, core, dimension
@@ -63,6 +66,9 @@ class Store:
     def reopen(self):
         """What an opened collection needs before it answers."""
         self.tune(self.knobs[0])
+
+    def settle(self):
+        """After the first answer: return when it is as fast as it will be."""
 
     def tune(self, knob):
         self.knob = knob
@@ -88,6 +94,7 @@ class Store:
 
 class Vectron(Store):
     note = "`vectron dev` over gRPC, every batch synced"
+    is_server = True
     knobs = [*EFFORTS, 1024, "exact"]
 
     def open(self, is_new):
@@ -109,7 +116,10 @@ class Vectron(Store):
             self.client.CreateCollection(name=SET, dimension=self.dimension, distance="cosine")
 
     def finish(self):
-        """Points show at once; the graph is done when the server has nothing to do any more."""
+        """Points show at once; the graph is done when the server has nothing left to do."""
+        self.settle()
+
+    def settle(self):
         spent = self.cpu_seconds()
         while True:
             time.sleep(0.25)
@@ -134,6 +144,7 @@ class Vectron(Store):
 
 class Server(Store):
     """A program that listens on a port of ours."""
+    is_server = True
 
     def command(self, port):
         raise NotImplementedError
@@ -417,32 +428,42 @@ def do_load(store, base):
     return done
 
 
+def cost_of(store, action, count):
+    """(median milliseconds of processor time for each of count, the last answer)"""
+    costs = []
+    for _ in range(PASSES):
+        cpu = store.cpu_seconds()
+        answer = action()
+        costs.append((store.cpu_seconds() - cpu) / count * 1000)
+    return statistics.median(costs), answer
+
+
 def do_search(store, queries, truth):
     vectors = queries.tolist()
     del queries
     for name in ("zvec", "qdrant_edge", "lancedb", "pymilvus", "chromadb"):
         if store.package.replace("-", "_").startswith(name.split("_", maxsplit=1)[0]):
             __import__(name)  # not part of a restart
-    before = 0 if isinstance(store, (Server, Vectron)) else store.resident_bytes()
+    before = 0 if store.is_server else store.resident_bytes()
     started = time.monotonic()
     store.open(False)
     store.reopen()
     store.search(vectors[0])
     first = time.monotonic() - started
+    store.settle()
     points = []
     for knob in store.knobs:
         store.tune(knob)
         for vector in vectors[:50]:
             store.search(vector)
-        costs = []
-        for _ in range(PASSES):
-            cpu = store.cpu_seconds()
-            found = [store.search(vector) for vector in vectors]
-            costs.append((store.cpu_seconds() - cpu) / len(vectors))
+        one, found = cost_of(store, lambda: [store.search(vector) for vector in vectors], len(vectors))
+        many = None
+        if store.is_server:
+            with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+                many, _ = cost_of(store, lambda: list(pool.map(store.search, vectors)), len(vectors))
         hits = sum(len({int(id_) for id_ in ids} & set(rows)) for ids, rows in
                    zip(found, truth.tolist()))
-        points.append({"knob": knob, "recall": hits / (K * len(vectors)),
-                       "cpu_ms": statistics.median(costs) * 1000})
+        points.append({"knob": knob, "recall": hits / (K * len(vectors)), "one": one, "many": many})
     done = {"restart_s": first, "resident_bytes": store.resident_bytes() - before,
             "points": points}
     store.close()
@@ -454,7 +475,7 @@ def child(arguments):
     base = data.read(folder / f"{SET}.base.fbin")[:arguments.points]
     queries = data.read(folder / f"{SET}.query.fbin")[:arguments.queries]
     store = STORES[arguments.store](arguments.folder, arguments.core, base.shape[1])
-    if not isinstance(store, (Server, Vectron)):
+    if not store.is_server:
         os.sched_setaffinity(0, {arguments.core})
     if arguments.command == "load":
         done = do_load(store, base)
@@ -485,12 +506,11 @@ def run_store(name, python, arguments):
     return done
 
 
-def cost_at(points, recall):
+def cost_at(points, recall, how):
     """Milliseconds at that recall, read off the front as index.py reads rates."""
-    import index
-    rate = index.rate_at([{"recall": point["recall"], "qps": 1 / point["cpu_ms"]} for point in points],
-                         recall)
-    return None if rate is None else 1 / rate
+    rate = index.rate_at([{"recall": point["recall"], "qps": 1 / point[how]} for point in points
+                          if point[how]], recall)
+    return "–" if rate is None else f"{1 / rate:.3f}"
 
 
 def version_of(python, package):
@@ -503,23 +523,24 @@ def version_of(python, package):
 
 def describe(results, python, arguments, loads):
     out = [f"# stores.py\n\n{common.machine()}. {arguments.points:,} word vectors x 100 with a payload, "
-           f"cosine, {arguments.queries:,} queries one after the other, k {K}; batches of {BATCH}. "
+           f"cosine, {arguments.queries:,} queries, k {K}, one after the other and {AT_ONCE} at once; batches of {BATCH}. "
            "Processor time is the server's alone, or the whole process's where the store is embedded "
            f"in Python; medians of {PASSES} passes. Load average {min(loads):.1f} to {max(loads):.1f}.\n",
            "| store | settings | load until durable and searchable, s | its CPU s | memory, MB "
-           "| restart to the first answer, ms | CPU ms a query at 0.95 | at 0.99 | highest recall |",
-           f"|{'---|' * 9}"]
+           f"| restart to the first answer, ms | CPU ms a query at 0.95 | at 0.99 | {AT_ONCE} at once: 0.95 "
+           "| 0.99 | highest recall |",
+           f"|{'---|' * 11}"]
     for name, result in results.items():
         label = f"{name} {version_of(python, STORES[name].package)}".strip()
         if "failed" in result:
-            out.append(f"| {label} | {STORES[name].note} | {result['failed']} | | | | | | |")
+            out.append(f"| {label} | {STORES[name].note} | {result['failed']} |{' |' * 8}")
             continue
-        costs = [cost_at(result["points"], recall) for recall in (0.95, 0.99)]
+        costs = [cost_at(result["points"], recall, how) for how in ("one", "many")
+                 for recall in (0.95, 0.99)]
         out.append(
             f"| {label} | {STORES[name].note} | {result['load_s']:.1f} | {result['load_cpu_s']:.1f} "
             f"| {result['resident_bytes'] / 1e6:.0f} | {result['restart_s'] * 1000:.0f} | "
-            + " | ".join("–" if cost is None else f"{cost:.3f}" for cost in costs)
-            + f" | {max(point['recall'] for point in result['points']):.4f} |")
+            + " | ".join(costs) + f" | {max(point['recall'] for point in result['points']):.4f} |")
     return "\n".join(out) + "\n"
 
 
