@@ -105,7 +105,7 @@ class FaissHnswSq8(Faiss):
 class FaissIvf(Faiss):
     factory = "IVF1024,PQ{half}x4fs,RFlat"
     note = "IVF1024, PQ of 2 dimensions x 4 bits, fast scan, re-ranked by the floats"
-    knobs = [(probe, factor) for probe in (8, 16, 32, 64, 128, 256) for factor in (4, 8, 15, 30, 60)]
+    knobs = [(probe, factor) for probe in (8, 16, 32, 64, 128, 256) for factor in (4, 8, 15, 30, 60, 120)]
 
     def search(self, queries, knob):
         base = self.faiss.SearchParametersIVF(nprobe=knob[0])
@@ -273,8 +273,8 @@ class Scann(Peer):
     leaves = 1000
     soar = None
     note = "1,000 leaves, 2 dimensions a block, anisotropic .2, re-ordered by the floats"
-    knobs = [(leaves, reorder) for leaves in (10, 15, 25, 40, 60, 90, 140, 220, 350)
-             for reorder in (30, 60, 100, 160, 250)]
+    knobs = [(leaves, reorder) for leaves in (10, 15, 25, 40, 60, 90, 140, 220, 350, 550)
+             for reorder in (30, 60, 100, 160, 250, 500)]
 
     def build(self, base):
         import scann
