@@ -235,10 +235,9 @@ enum status graph_reserve(struct graph *graph, uint32_t slot_count)
                         graph_codes_of(graph)->size);
 }
 
-struct graph *graph_create(const struct graph_options *options,
-                           const struct quantizer_sample *sample)
+// Takes over the quantizer. NULL: no memory, and it is the caller's.
+static struct graph *create(const struct graph_options *options, struct quantizer *quantizer)
 {
-    struct quantizer *quantizer = quantizer_create(options->distance, options->dimension, sample);
     struct graph_codes *codes = NULL;
     struct graph_links *links = NULL;
     for (uint32_t capacity = CAPACITY_FIRST; capacity >= CAPACITY_LEAST; capacity /= 4) {
@@ -251,10 +250,8 @@ struct graph *graph_create(const struct graph_options *options,
         codes = NULL;
         links = NULL;
     }
-    if (codes == NULL) {
-        quantizer_destroy(quantizer);
+    if (codes == NULL)
         return NULL;
-    }
     struct graph *graph = mem_alloc(sizeof(*graph));
     graph->options = *options;
     if (graph->options.build_width == 0)
@@ -264,6 +261,31 @@ struct graph *graph_create(const struct graph_options *options,
     atomic_init(&graph->entry, GRAPH_NO_ENTRY);
     beam_init(&graph->beam);
     return graph;
+}
+
+struct graph *graph_create(const struct graph_options *options,
+                           const struct quantizer_sample *sample)
+{
+    struct quantizer *quantizer = quantizer_create(options->distance, options->dimension, sample);
+    struct graph *graph = create(options, quantizer);
+    if (graph == NULL)
+        quantizer_destroy(quantizer);
+    return graph;
+}
+
+struct graph *graph_restore(const struct graph_options *options, struct quantizer *quantizer,
+                            uint32_t slot_count)
+{
+    struct graph *graph = create(options, quantizer);
+    if (graph == NULL || graph_reserve(graph, slot_count) == STATUS_OK) {
+        if (graph != NULL)
+            atomic_store(&graph->slot_count, slot_count);
+        return graph;
+    }
+    // Not the quantizer.
+    graph_codes_of(graph)->quantizer = NULL;
+    graph_destroy(graph);
+    return NULL;
 }
 
 void graph_destroy(struct graph *graph)

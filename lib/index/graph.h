@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/error.h"
 #include "index/beam.h"
 #include "index/epoch.h"
@@ -74,6 +75,21 @@ void graph_forget_old(struct graph *graph);
 // New codes, learned from a new sample; vector_of gives the vector of each slot that is linked.
 enum status graph_learn(struct graph *graph, const struct quantizer_sample *sample,
                         const float *(*vector_of)(void *context, uint32_t slot), void *context);
+
+// --- Keeping it: the writer only
+
+const struct quantizer *graph_quantizer(const struct graph *graph); // until it learns again
+bool graph_is_linked(const struct graph *graph, uint32_t slot);     // and not removed
+// A slot's code and links, of so many bytes.
+size_t graph_encoded_size(uint32_t code_size, uint32_t slot);
+void graph_encode_slot(const struct graph *graph, uint32_t slot, struct buf *out);
+// A graph with these codes, which it takes over, that is given slots and then made whole: links to
+// what it was not given, and whatever else must not be, are left out. NULL: no memory; the
+// quantizer is the caller's.
+struct graph *graph_restore(const struct graph_options *options, struct quantizer *quantizer,
+                            uint32_t slot_count);
+void graph_restore_slot(struct graph *graph, uint32_t slot, const uint8_t *encoded);
+void graph_restore_end(struct graph *graph);
 
 // --- Questions: any thread
 

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "index/image.h"
 #include "index/index_internal.h"
 
 enum {
@@ -216,10 +217,11 @@ static void set_changed(struct index_block *block, uint64_t sequence)
         atomic_store_explicit(&block->changed, sequence, memory_order_relaxed);
 }
 
-uint32_t index_put(struct index *index, struct str id, const float *vector, uint64_t sequence)
+// All of a point but its place on the way into the graph.
+static struct index_chunk *fill_slot(struct index *index, uint32_t slot, struct str id,
+                                     const float *vector, uint64_t sequence)
 {
     ASSERT(sequence > atomic_load_explicit(&index->sequence, memory_order_relaxed));
-    uint32_t slot = take_slot(index);
     struct index_chunk *chunk = index_chunk_of(index, atomic_load(&index->directory), slot);
     uint32_t place = index_place_of(index, slot);
     // Readers look at died before born: none finds the old birth with the new death.
@@ -233,15 +235,58 @@ uint32_t index_put(struct index *index, struct str id, const float *vector, uint
     size_t size = index_id_cell_set(&chunk->ids[place], id);
     (void)atomic_fetch_add(&index->memory_size, size);
     atomic_store_explicit(&chunk->born[place], sequence, memory_order_release);
+    return chunk;
+}
 
-    index_link_put(index, chunk, slot);
-
+static void show_slot(struct index *index, struct index_chunk *chunk, uint32_t slot,
+                      uint64_t sequence)
+{
+    uint32_t place = index_place_of(index, slot);
     struct index_block *block = &chunk->blocks[place / INDEX_BLOCK];
     set_changed(block, sequence);
     (void)atomic_fetch_or_explicit(&block->live, UINT64_C(1) << place % INDEX_BLOCK,
                                    memory_order_release);
     index->points_coming++;
+    index->change_count++;
+}
+
+uint32_t index_put(struct index *index, struct str id, const float *vector, uint64_t sequence)
+{
+    uint32_t slot = take_slot(index);
+    struct index_chunk *chunk = fill_slot(index, slot, id, vector, sequence);
+    index_link_put(index, chunk, slot);
+    show_slot(index, chunk, slot, sequence);
     return slot;
+}
+
+// --- Restoring
+
+enum status index_restore_slots(struct index *index, uint32_t slot_count)
+{
+    TRY(index_reserve(index, slot_count));
+    atomic_store(&index->slot_count, slot_count);
+    (void)atomic_fetch_add(&index->memory_size, slot_count * slot_size(index));
+    return STATUS_OK;
+}
+
+void index_put_at(struct index *index, uint32_t slot, struct str id, const float *vector,
+                  uint64_t sequence)
+{
+    struct index_chunk *chunk = fill_slot(index, slot, id, vector, sequence);
+    chunk->links[index_place_of(index, slot)] = INDEX_LINKED;
+    show_slot(index, chunk, slot, sequence);
+}
+
+void index_restore_end(struct index *index, uint32_t slot_count)
+{
+    // From the back, so that the first are used first.
+    for (uint32_t slot = slot_count; slot-- > 0;) {
+        const struct index_chunk *chunk =
+            index_chunk_of(index, atomic_load(&index->directory), slot);
+        if (atomic_load_explicit(&chunk->born[index_place_of(index, slot)], memory_order_relaxed) ==
+            0)
+            push_free(index, slot);
+    }
 }
 
 void index_remove(struct index *index, uint32_t slot, uint64_t sequence)
@@ -258,6 +303,7 @@ void index_remove(struct index *index, uint32_t slot, uint64_t sequence)
     push_retired(index, slot, NEVER);
     index->pending_count++;
     index->points_coming--;
+    index->change_count++;
 }
 
 void index_publish(struct index *index, uint64_t sequence)
@@ -277,6 +323,11 @@ void index_publish(struct index *index, uint64_t sequence)
 uint64_t index_sequence(const struct index *index)
 {
     return atomic_load(&index->sequence);
+}
+
+uint32_t index_slot_count(const struct index *index)
+{
+    return atomic_load_explicit(&index->slot_count, memory_order_relaxed);
 }
 
 uint32_t index_dimension(const struct index *index)

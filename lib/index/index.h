@@ -58,13 +58,21 @@ void index_publish(struct index *index, uint64_t sequence);
 // written, and, when the index is behind, before more is put.
 bool index_link(struct index *index, uint32_t count);
 bool index_is_behind(const struct index *index);
+// How many points were put and removed since it was made, and whether there is a graph (to keep).
+uint64_t index_change_count(const struct index *index);
+bool index_has_graph(const struct index *index);
 // The invariants of the graph; CORRUPT says which does not hold. While nothing is put.
 enum status index_check(const struct index *index, struct error *error);
 
 // --- Questions: any thread
 
 uint64_t index_unlinked_count(const struct index *index); // points that searches scan
-uint64_t index_sequence(const struct index *index);       // published last
+// The graph is looked over now and then, when a quarter of the points has changed: points that no
+// search could reach, which are few or none, are linked again. How many there are still, and how
+// many were found so far.
+uint64_t index_lost_count(const struct index *index);
+uint64_t index_found_count(const struct index *index);
+uint64_t index_sequence(const struct index *index); // published last
 uint32_t index_dimension(const struct index *index);
 enum distance index_distance(const struct index *index);
 uint64_t index_point_count(const struct index *index); // as published

@@ -212,6 +212,27 @@ TEST(slots_of_removed_points_come_back)
     index_destroy(model.index);
 }
 
+// Points that are alike by the hundred lose each other; that is noticed and mended.
+TEST(lost_points_are_linked_again)
+{
+    set_up(5, DISTANCE_COSINE);
+    REQUIRE_OK(index_reserve(model.index, IDS));
+    for (uint32_t i = 0; i < IDS; i++) {
+        char text[48];
+        struct rng same;
+        rng_init(&same, i % 4 == 0 ? 100 + i : i % 5);
+        make_vector(&same, model.vectors[i]);
+        model.slots[i] = index_put(model.index, id_of(i, text), model.vectors[i], 1);
+    }
+    index_publish(model.index, 1);
+    link_all();
+    printf("%llu were lost\n", (unsigned long long)index_found_count(model.index));
+    CHECK(index_found_count(model.index) > 0);
+    CHECK_EQ_U64(index_lost_count(model.index), 0);
+    check_invariants();
+    index_destroy(model.index);
+}
+
 TEST(a_graph_search_can_be_stopped)
 {
     set_up(3, DISTANCE_COSINE);

@@ -93,10 +93,14 @@ struct index {
     uint32_t *link_queue;
     uint32_t link_first;
     uint32_t link_count;
-    uint32_t link_capacity; // a power of two
-    uint32_t backlog;       // of what was there when the graph was begun
-    uint64_t learned_count; // points when the codes were learned
-    void *memory;           // what to free
+    uint32_t link_capacity;   // a power of two
+    uint32_t backlog;         // of what was there when the graph was begun
+    uint64_t learned_count;   // points when the codes were learned
+    uint64_t change_count;    // points put and removed
+    uint64_t checked_changes; // of it when the graph was last looked over
+    _Atomic uint64_t lost_count;
+    _Atomic uint64_t found_count;
+    void *memory; // what to free
 };
 
 static inline struct index_chunk *
@@ -130,6 +134,14 @@ bool index_link_forget(struct index *index, struct index_chunk *chunk, uint32_t 
 void index_link_destroy(struct index *index);
 // index_search.c: what readers kept.
 void index_search_deinit(struct index *index);
+// A graph that was kept holds all that has been put so far and is INDEX_LINKED; the rest is queued.
+void index_link_restore(struct index *index, struct graph *graph, uint64_t learned_count);
+// index.c, for image.c: an empty index gets so many slots; points are put at some, each once; the
+// others are free then.
+enum status index_restore_slots(struct index *index, uint32_t slot_count);
+void index_put_at(struct index *index, uint32_t slot, struct str id, const float *vector,
+                  uint64_t sequence);
+void index_restore_end(struct index *index, uint32_t slot_count);
 // index.c: nobody comes to the slot any more who is not there yet.
 void index_retire(struct index *index, uint32_t slot);
 void index_reclaim(struct index *index);

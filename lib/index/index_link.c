@@ -2,6 +2,7 @@
 
 #include "base/assert.h"
 #include "base/mem.h"
+#include "index/image.h"
 #include "index/index_internal.h"
 
 // The way of points into the graph and out of it.
@@ -24,6 +25,9 @@ enum {
     SWEEP_PART = 128, // one of so many is removed: time to sweep
     SWEEP_ROWS = 256, // as much work as linking a point, about
     LEARN_FACTOR = 8, // so many times as many points: learn again
+    CHECK_CHANGES_MIN = 1000,
+    CHECK_PART = 4, // one of so many points has changed: look the graph over
+    REPAIRS_MAX = 3,
 };
 
 // --- Marks
@@ -214,6 +218,33 @@ static void learn(struct index *index, struct graph *graph)
     index->learned_count = index_point_count(index);
 }
 
+void index_link_restore(struct index *index, struct graph *graph, uint64_t learned_count)
+{
+    uint32_t slots = index_slot_count(index);
+    atomic_store(&index->graph, graph);
+    index->learned_count = learned_count;
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        struct index_chunk *chunk = chunk_of(index, slot);
+        uint32_t place = index_place_of(index, slot);
+        if (atomic_load_explicit(&chunk->born[place], memory_order_relaxed) == 0 ||
+            is_removed(chunk, place) || chunk->links[place] != INDEX_UNLINKED)
+            continue;
+        chunk->links[place] = INDEX_QUEUED;
+        push(index, slot);
+    }
+    index->backlog = index->link_count;
+}
+
+uint64_t index_change_count(const struct index *index)
+{
+    return index->change_count;
+}
+
+bool index_has_graph(const struct index *index)
+{
+    return atomic_load_explicit(&index->graph, memory_order_relaxed) != NULL;
+}
+
 // --- Working
 
 static void link_next(struct index *index, struct graph *graph)
@@ -257,6 +288,31 @@ static void sweep(struct index *index, struct graph *graph)
     }
 }
 
+// All is linked. A repaired link can be another's loss, so it is done again until nobody is lost.
+static void look_over(struct index *index, struct graph *graph)
+{
+    uint64_t changes = index->change_count - index->checked_changes;
+    if (changes < CHECK_CHANGES_MIN || changes < graph_point_count(graph) / CHECK_PART)
+        return;
+    index->checked_changes = index->change_count;
+    uint64_t lost = graph_repair(graph);
+    for (uint32_t i = 0; i < REPAIRS_MAX && lost > 0; i++) {
+        (void)atomic_fetch_add(&index->found_count, lost);
+        lost = graph_repair(graph);
+    }
+    atomic_store(&index->lost_count, lost);
+}
+
+uint64_t index_lost_count(const struct index *index)
+{
+    return atomic_load_explicit(&index->lost_count, memory_order_relaxed);
+}
+
+uint64_t index_found_count(const struct index *index)
+{
+    return atomic_load_explicit(&index->found_count, memory_order_relaxed);
+}
+
 bool index_link(struct index *index, uint32_t count)
 {
     ASSERT(index->pending_count == 0);
@@ -276,9 +332,12 @@ bool index_link(struct index *index, uint32_t count)
         else if (index->link_count > 0)
             link_next(index, graph);
         else
-            return false;
+            break;
     }
-    return true;
+    if (count == 0)
+        return true;
+    look_over(index, graph);
+    return false;
 }
 
 bool index_is_behind(const struct index *index)

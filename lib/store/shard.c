@@ -35,6 +35,7 @@ struct shard *shard_create(struct store *store, const struct store_entry *entry)
     shard->broken = map_create();
     shard->last = &shard->first;
     id_map_init(&shard->ids);
+    shard_image_init(shard, &entry->options);
     pthread_mutex_init(&shard->mutex, NULL);
     return shard;
 }
@@ -48,6 +49,7 @@ void shard_close(struct shard *shard)
     shard_refuse(shard, STATUS_CANCELLED, &error);
     index_destroy(shard->index);
     id_map_deinit(&shard->ids);
+    shard_image_deinit(shard);
     map_destroy(shard->broken);
     pthread_mutex_destroy(&shard->mutex);
     store_release(shard->store, shard->number);
@@ -132,6 +134,12 @@ static bool stop_draining(struct shard *shard)
 static bool link_some(struct shard *shard)
 {
     return !atomic_load(&shard->is_quiet) && index_link(shard->index, LINK_POINTS);
+}
+
+// What is done when nothing waits to be written.
+static bool work(struct shard *shard)
+{
+    return link_some(shard) || (!atomic_load(&shard->is_quiet) && shard_image_step(shard));
 }
 
 static void complete(struct shard_write *write, enum status status, const struct error *error)
@@ -370,7 +378,7 @@ bool shard_drain(struct shard *shard)
             continue;
         struct shard_write *batch = pop_batch(shard);
         if (batch == NULL) {
-            if (!link_some(shard) && stop_draining(shard))
+            if (!work(shard) && stop_draining(shard))
                 return false;
             continue;
         }

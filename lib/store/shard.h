@@ -53,6 +53,9 @@ bool shard_drain(struct shard *shard);
 // Whether the index wants work though nothing is written, as after opening. True: have a thread
 // call shard_drain.
 bool shard_wake(struct shard *shard);
+// Keep the graph for the next opening, all that is linked; else only what was written now and then
+// is kept. Nobody else uses the shard any more. Failing costs time then, so it is not told.
+void shard_save_image(struct shard *shard);
 // The shard will be closed: no more work on the index; what is submitted is still written. Any
 // thread.
 void shard_quiesce(struct shard *shard);

@@ -13,7 +13,8 @@ enum { READAHEAD_SIZE = 2 << 20, RESERVE_STEP = 1024 };
 
 struct loading {
     struct shard *shard;
-    float *vector; // aligned
+    float *vector;             // aligned
+    struct index_image *image; // NULL: there is none
     uint64_t sequence;
     uint32_t reserved;
 };
@@ -48,7 +49,11 @@ static enum status load_record(struct loading *loading, struct str id, struct sp
     }
     TRY(reserve(loading, error));
     memcpy(loading->vector, record.vector, record.dimension * sizeof(float));
-    uint32_t slot = index_put(shard->index, id, loading->vector, record.sequence);
+    uint32_t slot = INDEX_SLOT_NONE;
+    if (loading->image != NULL)
+        slot = index_image_put(loading->image, id, loading->vector, record.sequence);
+    if (slot == INDEX_SLOT_NONE)
+        slot = index_put(shard->index, id, loading->vector, record.sequence);
     (void)id_map_put(&shard->ids, shard->index, id, slot);
     loading->reserved--;
     if (record.sequence > loading->sequence)
@@ -78,7 +83,9 @@ static enum status load_all(struct loading *loading, rocksdb_iterator_t *iterato
 enum status shard_load(struct shard *shard, const atomic_bool *cancelled, struct error *error)
 {
     struct loading loading = {.shard = shard};
+    struct span image_bytes;
     loading.vector = mem_alloc(index_dimension(shard->index) * sizeof(float));
+    loading.image = shard_image_open(shard, &image_bytes);
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     rocksdb_readoptions_set_fill_cache(options, 0);
@@ -91,8 +98,16 @@ enum status shard_load(struct shard *shard, const atomic_bool *cancelled, struct
     rocksdb_iter_destroy(iterator);
     rocksdb_readoptions_destroy(options);
     mem_free(loading.vector);
+    // Without memory for it the graph is built again when there is some.
+    if (status == STATUS_OK && loading.image != NULL)
+        (void)index_image_end(loading.image);
+    shard_image_close(loading.image, image_bytes);
     if (status == STATUS_OK && loading.sequence > 0)
         index_publish(shard->index, loading.sequence);
+    // What the image gave needs not be kept again.
+    if (index_has_graph(shard->index))
+        shard->image.saved_changes =
+            index_change_count(shard->index) - index_unlinked_count(shard->index);
     atomic_store(&shard->id_memory_size, id_map_memory_size(&shard->ids));
     return status;
 }

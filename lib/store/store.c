@@ -198,6 +198,14 @@ static char *copy_text(struct str text)
     return copy;
 }
 
+static char *join_text(struct str first, struct str second)
+{
+    char *copy = mem_alloc(first.len + second.len + 1);
+    memcpy(copy, first.data, first.len);
+    memcpy(copy + first.len, second.data, second.len);
+    return copy;
+}
+
 static struct store_entry *add_entry(struct store *store, uint32_t number,
                                      const struct shard_options *options)
 {
@@ -286,6 +294,7 @@ enum status store_open(struct str path, struct error *error, struct store **out_
     struct store *store = mem_alloc(sizeof(*store));
     pthread_mutex_init(&store->mutex, NULL);
     store->path = copy_text(path);
+    store->image_folder = join_text(path, STR("-graphs"));
     store->options = create_options(store);
     store->durable = rocksdb_writeoptions_create();
     rocksdb_writeoptions_set_sync(store->durable, 1);
@@ -294,6 +303,8 @@ enum status store_open(struct str path, struct error *error, struct store **out_
 
     char *message = NULL;
     enum status status = make_folder(store->path, error);
+    if (status == STATUS_OK)
+        status = make_folder(store->image_folder, error);
     if (status == STATUS_OK) {
         store->database = rocksdb_open(store->options, store->path, &message);
         status = store_check(message, error);
@@ -327,6 +338,7 @@ void store_close(struct store *store)
     pthread_mutex_destroy(&store->mutex);
     mem_free(store->entries);
     mem_free(store->path);
+    mem_free(store->image_folder);
     mem_free(store);
 }
 
@@ -458,8 +470,10 @@ enum status store_drop_shard(struct store *store, uint32_t shard_id, struct str 
         status = error_set(error, STATUS_PRECONDITION, "it is open");
     else if (entry != NULL)
         status = remove_data(store, entry->number, error);
-    if (status == STATUS_OK && entry != NULL)
+    if (status == STATUS_OK && entry != NULL) {
+        store_remove_image(store, entry->number);
         remove_entry(store, entry);
+    }
     pthread_mutex_unlock(&store->mutex);
     if (status != STATUS_OK)
         return error_prefix(error, status, "drop shard %u", shard_id);

@@ -4,8 +4,10 @@
 #include <rocksdb/c.h>
 #include <stdatomic.h>
 
+#include "base/buf.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "index/image.h"
 #include "store/id_map.h"
 #include "store/shard.h"
 #include "store/store.h"
@@ -29,6 +31,7 @@ struct store_entry {
 
 struct store {
     char *path;
+    char *image_folder;
     rocksdb_t *database;
     rocksdb_options_t *options;
     rocksdb_cache_t *cache;
@@ -40,6 +43,17 @@ struct store {
     struct store_entry *entries;
     uint32_t entry_count;
     uint32_t entry_capacity;
+};
+
+// The writing of a shard's graph image; whoever drains.
+struct shard_image {
+    int file;      // -1: none is being written
+    uint32_t next; // slot
+    uint32_t slot_count;
+    uint64_t owner;         // that it is this shard's
+    uint64_t changes;       // of the index when it was begun
+    uint64_t saved_changes; // of the index when the last one was
+    struct buf buffer;
 };
 
 struct shard {
@@ -55,6 +69,7 @@ struct shard {
     // The writer's: whoever drains.
     struct id_map ids;
     struct map *broken; // ids whose records are broken
+    struct shard_image image;
 
     pthread_mutex_t mutex; // guards the queue; never held while anything waits
     struct shard_write *first;
@@ -73,6 +88,14 @@ enum status store_check(char *message, struct error *error);
 // Durable when it returns OK. Takes over batch.
 enum status store_write(struct store *store, rocksdb_writebatch_t *batch, struct error *error);
 
+// shard_image.c. The next piece, when it is time to write one; true: there is more.
+bool shard_image_step(struct shard *shard);
+void shard_image_init(struct shard *shard, const struct shard_options *options);
+void shard_image_deinit(struct shard *shard);
+// Begun with the shard's index. NULL: there is none that can be used.
+struct index_image *shard_image_open(struct shard *shard, struct span *out_bytes);
+void shard_image_close(struct index_image *image, struct span bytes);
+void store_remove_image(struct store *store, uint32_t number);
 // shard_load.c: everything that is on disk into a fresh shard.
 enum status shard_load(struct shard *shard, const atomic_bool *cancelled, struct error *error);
 // shard.c: the entry's number was given to it.

@@ -178,6 +178,47 @@ struct quantizer *quantizer_create(enum distance distance, uint32_t dimension,
     return quantizer;
 }
 
+// --- Keeping: the largest norm, the scale, the means
+
+enum { FLOATS_BEFORE_MEANS = 2 };
+
+uint32_t quantizer_float_count(const struct quantizer *quantizer)
+{
+    return FLOATS_BEFORE_MEANS + quantizer->code_dimension;
+}
+
+void quantizer_save(const struct quantizer *quantizer, float *out_floats)
+{
+    out_floats[0] = quantizer->norm_max;
+    out_floats[1] = quantizer->scale_inverse;
+    memcpy(out_floats + FLOATS_BEFORE_MEANS, quantizer->means,
+           quantizer->code_dimension * sizeof(float));
+}
+
+struct quantizer *quantizer_restore(enum distance distance, uint32_t dimension, const float *floats,
+                                    uint32_t count)
+{
+    uint32_t code_dimension = dimension + (distance == DISTANCE_DOT ? 1 : 0);
+    if (count != FLOATS_BEFORE_MEANS + code_dimension)
+        return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!isfinite(floats[i]))
+            return NULL;
+    }
+    if (floats[0] < 0 || floats[1] <= 0)
+        return NULL;
+    struct quantizer *quantizer =
+        mem_alloc(sizeof(*quantizer) + code_dimension * sizeof(quantizer->means[0]));
+    quantizer->distance = distance;
+    quantizer->dimension = dimension;
+    quantizer->code_dimension = code_dimension;
+    quantizer->code_size = quantizer_code_size_for(distance, dimension);
+    quantizer->norm_max = floats[0];
+    quantizer->scale_inverse = floats[1];
+    memcpy(quantizer->means, floats + FLOATS_BEFORE_MEANS, code_dimension * sizeof(float));
+    return quantizer;
+}
+
 void quantizer_destroy(struct quantizer *quantizer)
 {
     mem_free(quantizer);

@@ -48,5 +48,10 @@ uint32_t quantizer_encode_query(const struct quantizer *quantizer, const float *
                                 uint8_t *out_code);
 // How far from its true value a squared distance of codes is on average, in units of codes.
 uint32_t quantizer_noise(const struct quantizer *quantizer);
+// As numbers, to keep it: so many, the same bits again. NULL: they are none that save gave.
+uint32_t quantizer_float_count(const struct quantizer *quantizer);
+void quantizer_save(const struct quantizer *quantizer, float *out_floats);
+struct quantizer *quantizer_restore(enum distance distance, uint32_t dimension, const float *floats,
+                                    uint32_t count);
 // The code size that a quantizer of this kind will have.
 uint32_t quantizer_code_size_for(enum distance distance, uint32_t dimension);

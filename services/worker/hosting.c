@@ -225,6 +225,9 @@ void hosting_list_free(struct hosted **list, uint32_t count)
 static void close_shard(struct job *job)
 {
     struct hosted *hosted = (void *)((char *)job - offsetof(struct hosted, job));
+    // At the end of the process; else the shard went elsewhere.
+    if (atomic_load(&hosted->hosting->is_ending))
+        shard_save_image(hosted->shard);
     shard_close(hosted->shard);
     hosted->shard = NULL;
 }

@@ -182,6 +182,23 @@ static void fill_shard(struct hosted *hosted, uint64_t worker_id, double elapsed
     request->vector_count += (int64_t)points;
 }
 
+static void set_index_metrics(const struct worker *worker, struct hosted *const *shards,
+                              uint32_t count)
+{
+    uint64_t unlinked = 0;
+    uint64_t unreachable = 0;
+    uint64_t relinked = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct index *index = shard_index(shards[i]->shard);
+        unlinked += index_unlinked_count(index);
+        unreachable += index_lost_count(index);
+        relinked += index_found_count(index);
+    }
+    metric_set(worker->unlinked, (int64_t)unlinked);
+    metric_set(worker->unreachable, (int64_t)unreachable);
+    metric_set(worker->relinked, (int64_t)relinked);
+}
+
 void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *request,
                            struct arena *arena, void *context)
 {
@@ -197,6 +214,7 @@ void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *reque
     request->running_shards = arena_alloc(arena, (count + 1) * sizeof(uint64_t));
     for (uint32_t i = 0; i < count; i++)
         fill_shard(shards[i], worker_id, elapsed, arena, request);
+    set_index_metrics(worker, shards, count);
     hosting_list_free(shards, count);
     request->active_shards = count;
     fill_usage(worker, elapsed, request);

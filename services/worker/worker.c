@@ -117,6 +117,14 @@ static void register_metrics(struct worker *worker)
 {
     worker->points = metric_gauge("vectron_worker_points", NULL, "Points in all shards.");
     worker->shards = metric_gauge("vectron_worker_shards", NULL, "Shards that are open.");
+    worker->unlinked = metric_gauge("vectron_index_unlinked_points", NULL,
+                                    "Points that searches scan, as no graph holds them yet.");
+    worker->unreachable = metric_gauge(
+        "vectron_index_unreachable_points", NULL,
+        "Points in graphs that searches cannot reach, as of the last look; 0 is right.");
+    worker->relinked = metric_gauge("vectron_index_relinked_points", NULL,
+                                    "Points of open shards that could not be reached and were "
+                                    "linked again.");
     worker->search_seconds =
         metric_histogram("vectron_worker_search_seconds", NULL, "Time to search shards.");
     worker->rows_compared = metric_counter("vectron_worker_rows_compared_total", NULL,

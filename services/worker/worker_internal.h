@@ -39,6 +39,9 @@ struct worker {
 
     struct metric *points;
     struct metric *shards;
+    struct metric *unlinked;
+    struct metric *unreachable;
+    struct metric *relinked;
     struct metric *search_seconds;
     struct metric *rows_compared;
     struct metric *upserts;
