@@ -95,6 +95,8 @@ void beam_run(struct beam *beam, const struct beam_search *search)
     ASSERT(search->slot_count <= beam->visited_capacity && search->entry < search->slot_count);
     ASSERT(search->breadth > 0 && search->breadth <= BEAM_BREADTH_MAX);
     memset(beam->visited, 0, ((size_t)search->slot_count + 63) / 64 * 8);
+    if (search->has_excluded && search->excluded < search->slot_count)
+        beam->visited[search->excluded / 32] |= 1U << search->excluded % 32;
 #if defined(BEAM_HAS_AVX512)
     if (strcmp(kernel_get()->name, "avx512") == 0) {
         beam_run_avx512(beam, search);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -71,6 +72,7 @@ struct beam {
     uint32_t *visited;         // a bit for each slot
     uint8_t *query_memory;     // what to free
     uint64_t compared;         // counts up
+    uint64_t searches;         // for whoever keeps it
 };
 
 struct beam_search {
@@ -82,7 +84,9 @@ struct beam_search {
     uint32_t breadth; // how many are expanded at a time, at most BEAM_BREADTH_MAX
     uint32_t k;       // of the stop
     float stop;       // 0: none
-    int32_t noise;    // added to the k-th distance before it is multiplied
+    bool has_excluded;
+    uint32_t excluded; // slot that is passed over as if it were not there
+    int32_t noise;     // added to the k-th distance before it is multiplied
 };
 
 enum { BEAM_BREADTH_MAX = 4 };

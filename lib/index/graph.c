@@ -442,6 +442,8 @@ enum status graph_search(const struct graph *graph, struct beam *beam,
         .breadth = BEAM_BREADTH_MAX,
         .k = search->k,
         .stop = search->stop,
+        .has_excluded = search->has_excluded,
+        .excluded = search->excluded,
         .noise = (int32_t)quantizer_noise(codes->quantizer),
     };
     for (uint32_t level = (uint32_t)(entry >> 32); level > 0; level--) {

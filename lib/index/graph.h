@@ -79,6 +79,7 @@ enum status graph_learn(struct graph *graph, const struct quantizer_sample *samp
 // --- Keeping it: the writer only
 
 const struct quantizer *graph_quantizer(const struct graph *graph); // until it learns again
+bool graph_is_upper(uint32_t slot);                                 // in more than the lowest layer
 bool graph_is_linked(const struct graph *graph, uint32_t slot);     // and not removed
 // A slot's code and links, of so many bytes.
 size_t graph_encoded_size(uint32_t code_size, uint32_t slot);
@@ -112,6 +113,10 @@ struct graph_search {
     uint32_t width; // of the beam: the most that are found
     uint32_t k;
     float stop;
+    // A linked slot is passed over, as if its point were not there; unless the search comes to it
+    // from an upper layer.
+    bool has_excluded;
+    uint32_t excluded;
 };
 
 // The nearest by their codes, in the beam, removed ones among them. EXHAUSTED: no memory for the

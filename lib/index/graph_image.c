@@ -11,6 +11,11 @@ const struct quantizer *graph_quantizer(const struct graph *graph)
     return graph_codes_of(graph)->quantizer;
 }
 
+bool graph_is_upper(uint32_t slot)
+{
+    return graph_level_of(slot) > 0;
+}
+
 bool graph_is_linked(const struct graph *graph, uint32_t slot)
 {
     return slot < graph->capacity && graph_bit(graph->linked, slot) &&

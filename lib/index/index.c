@@ -15,10 +15,8 @@ enum {
     RETIRED_CAPACITY_MIN = 64,
 };
 
-// Of searches until something better is known; about .98 of recall on word vectors.
-#define STOP_DEFAULT 1.2F
-#define NEVER        UINT64_MAX
-#define SLOTS_MAX    GRAPH_SLOTS_MAX
+#define NEVER     UINT64_MAX
+#define SLOTS_MAX GRAPH_SLOTS_MAX
 
 // --- Life cycle
 
@@ -47,7 +45,6 @@ struct index *index_create(const struct index_options *options)
         index->chunk_slots *= 2;
     index->chunk_shift = (uint32_t)__builtin_ctz(index->chunk_slots);
     epoch_init(&index->epoch);
-    atomic_init(&index->stop, STOP_DEFAULT);
     atomic_init(&index->directory, create_directory(DIRECTORY_CAPACITY_MIN));
     return index;
 }
@@ -350,6 +347,12 @@ uint64_t index_memory_size(const struct index *index)
     const struct graph *graph = atomic_load(&index->graph);
     return sizeof(*index) + atomic_load_explicit(&index->memory_size, memory_order_relaxed) +
            (graph == NULL ? 0 : graph_memory_size(graph));
+}
+
+const float *index_vector(const struct index *index, uint32_t slot)
+{
+    const struct index_chunk *chunk = index_chunk_of(index, atomic_load(&index->directory), slot);
+    return chunk->vectors + (size_t)index_place_of(index, slot) * index->stride;
 }
 
 struct str index_id(const struct index *index, uint32_t slot)

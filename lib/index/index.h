@@ -58,6 +58,9 @@ void index_publish(struct index *index, uint64_t sequence);
 // written, and, when the index is behind, before more is put.
 bool index_link(struct index *index, uint32_t count);
 bool index_is_behind(const struct index *index);
+// Any thread: whether index_link has something to do though nothing was put. About: the writer
+// knows.
+bool index_wants_link(const struct index *index);
 // How many points were put and removed since it was made, and whether there is a graph (to keep).
 uint64_t index_change_count(const struct index *index);
 bool index_has_graph(const struct index *index);
@@ -130,6 +133,17 @@ struct index_stats {
 enum status index_search(const struct index_view *view, const struct index_search *search,
                          struct index_hit *hits, uint32_t *out_hit_count,
                          struct index_stats *out_stats);
+
+// The effort of searches that do not say, as it was measured last: on recent queries, or, before
+// there were enough, on stored points, which are found more easily. Recall 1: everything is
+// scanned; 0: not measured yet.
+struct index_effort {
+    float stop;
+    uint32_t rescored; // candidates compared at full precision, for ten hits
+    float recall;      // of the ten nearest
+};
+
+struct index_effort index_effort(const struct index *index);
 
 // How long a search takes, about, from what one like it must read.
 uint64_t index_search_cost_ns(const struct index *index, uint32_t top_k);

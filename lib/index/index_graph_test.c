@@ -233,6 +233,86 @@ TEST(lost_points_are_linked_again)
     index_destroy(model.index);
 }
 
+// --- The effort of searches that do not say
+
+enum { HARD_POINTS = 4000, HARD_DIMENSION = 48, HARD_QUERIES = 100 };
+
+// By dot, with norms that differ by far: codes are coarse and the usual effort finds too little.
+static void make_hard_vector(struct rng *rng, float *out)
+{
+    double length = 1;
+    for (uint32_t i = 0; i < 3; i++)
+        length *= 0.5 + rng_unit(rng);
+    for (uint32_t i = 0; i < HARD_DIMENSION; i++)
+        out[i] = (float)((rng_unit(rng) + rng_unit(rng) - 1) * length);
+}
+
+static double hard_recall(struct index *index, struct rng *rng, bool is_usual)
+{
+    uint32_t found = 0;
+    struct index_view view;
+    index_view_open(index, &view);
+    for (uint32_t i = 0; i < HARD_QUERIES; i++) {
+        float query[HARD_DIMENSION];
+        struct index_hit exact[10];
+        struct index_hit hits[10];
+        uint32_t count = 0;
+        make_hard_vector(rng, query);
+        struct index_search search = {.vector = query, .top_k = 10, .deadline_ns = UINT64_MAX};
+        search.ef = is_usual ? 0 : 30;
+        CHECK_OK(index_search(&view, &search, hits, &count, NULL));
+        CHECK_EQ_U64(count, 10);
+        search.is_exact = true;
+        CHECK_OK(index_search(&view, &search, exact, &count, NULL));
+        for (uint32_t k = 0; k < 10; k++)
+            found += is_in(hits, 10, exact[k]);
+    }
+    index_view_close(&view);
+    return (double)found / (10 * HARD_QUERIES);
+}
+
+TEST(the_usual_effort_finds_enough_whatever_the_data)
+{
+    struct index *index = index_create(&(struct index_options){.dimension = HARD_DIMENSION,
+                                                               .distance = DISTANCE_DOT,
+                                                               .build_width = BUILD_WIDTH,
+                                                               .graph_points_min = GRAPH_MIN});
+    struct rng rng;
+    rng_init(&rng, 9);
+    CHECK(index_effort(index).recall == 1); // everything is scanned
+    REQUIRE_OK(index_reserve(index, HARD_POINTS));
+    for (uint32_t i = 0; i < HARD_POINTS; i++) {
+        float vector[HARD_DIMENSION];
+        char text[48];
+        make_hard_vector(&rng, vector);
+        (void)index_put(index, id_of(i, text), vector, 1);
+    }
+    index_publish(index, 1);
+    CHECK(index_wants_link(index));
+    while (index_link(index, 100))
+        continue;
+    CHECK(!index_wants_link(index));
+    struct index_effort stored = index_effort(index);
+    double little = hard_recall(index, &rng, false);
+    double usual = hard_recall(index, &rng, true);
+    // Those searches are a better sample.
+    CHECK(index_wants_link(index));
+    while (index_link(index, 100))
+        continue;
+    CHECK(!index_wants_link(index));
+    struct index_effort recent = index_effort(index);
+    double tuned = hard_recall(index, &rng, true);
+    printf("recall %.3f with little effort, %.3f after stored points (stop %.2f, %u rescored, "
+           "measured %.3f), %.3f after queries (stop %.2f, %u, %.3f)\n",
+           little, usual, (double)stored.stop, stored.rescored, (double)stored.recall, tuned,
+           (double)recent.stop, recent.rescored, (double)recent.recall);
+    CHECK(little < 0.95);
+    CHECK(stored.recall >= 0.98F && recent.recall >= 0.98F);
+    CHECK(usual > 0.96);
+    CHECK(tuned > 0.97);
+    index_destroy(index);
+}
+
 TEST(a_graph_search_can_be_stopped)
 {
     set_up(3, DISTANCE_COSINE);

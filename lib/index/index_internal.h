@@ -89,7 +89,7 @@ struct index {
     // The graph; NULL while there are few points. What is to be linked, in the order of putting.
     struct graph *_Atomic graph;
     _Atomic uint64_t unlinked_count;
-    _Atomic float stop; // of searches that do not say
+    struct tuner *_Atomic tuner; // with the graph
     uint32_t *link_queue;
     uint32_t link_first;
     uint32_t link_count;
@@ -134,6 +134,10 @@ bool index_link_forget(struct index *index, struct index_chunk *chunk, uint32_t 
 void index_link_destroy(struct index *index);
 // index_search.c: what readers kept.
 void index_search_deinit(struct index *index);
+// The memory that this reader's place in the epoch keeps.
+struct beam *index_beam_of(const struct index_view *view);
+// The writer's: of a slot that holds a point.
+const float *index_vector(const struct index *index, uint32_t slot);
 // A graph that was kept holds all that has been put so far and is INDEX_LINKED; the rest is queued.
 void index_link_restore(struct index *index, struct graph *graph, uint64_t learned_count);
 // index.c, for image.c: an empty index gets so many slots; points are put at some, each once; the

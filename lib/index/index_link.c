@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "index/image.h"
 #include "index/index_internal.h"
+#include "index/index_tune.h"
 
 // The way of points into the graph and out of it.
 //
@@ -58,8 +59,7 @@ static struct index_chunk *chunk_of(const struct index *index, uint32_t slot)
 
 static const float *vector_of(void *context, uint32_t slot)
 {
-    const struct index *index = context;
-    return chunk_of(index, slot)->vectors + (size_t)index_place_of(index, slot) * index->stride;
+    return index_vector(context, slot);
 }
 
 static bool is_removed(const struct index_chunk *chunk, uint32_t place)
@@ -144,6 +144,7 @@ bool index_link_forget(struct index *index, struct index_chunk *chunk, uint32_t 
 void index_link_destroy(struct index *index)
 {
     graph_destroy(atomic_load(&index->graph));
+    tuner_destroy(atomic_load(&index->tuner));
     mem_free(index->link_queue);
 }
 
@@ -203,6 +204,7 @@ static bool begin(struct index *index)
     }
     index->backlog = index->link_count;
     index->learned_count = index_point_count(index);
+    atomic_store(&index->tuner, tuner_create(index->options.dimension));
     atomic_store(&index->graph, graph);
     return true;
 }
@@ -221,6 +223,7 @@ static void learn(struct index *index, struct graph *graph)
 void index_link_restore(struct index *index, struct graph *graph, uint64_t learned_count)
 {
     uint32_t slots = index_slot_count(index);
+    atomic_store(&index->tuner, tuner_create(index->options.dimension));
     atomic_store(&index->graph, graph);
     index->learned_count = learned_count;
     for (uint32_t slot = 0; slot < slots; slot++) {
@@ -262,7 +265,7 @@ static void link_next(struct index *index, struct graph *graph)
         chunk->links[place] = INDEX_UNLINKED;
         return;
     }
-    graph_insert(graph, slot, vector_of(index, slot));
+    graph_insert(graph, slot, index_vector(index, slot));
     chunk->links[place] = INDEX_LINKED;
     mark_linked(index, chunk, place);
 }
@@ -303,6 +306,24 @@ static void look_over(struct index *index, struct graph *graph)
     atomic_store(&index->lost_count, lost);
 }
 
+bool index_wants_link(const struct index *index)
+{
+    const struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_acquire);
+    return index_unlinked_count(index) > 0 ||
+           (tuner != NULL && tuner_wants(tuner, index_point_count(index)));
+}
+
+struct index_effort index_effort(const struct index *index)
+{
+    const struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_acquire);
+    if (tuner == NULL)
+        return (struct index_effort){.recall = 1};
+    return (struct index_effort){
+        .stop = tuner_effort(tuner).stop,
+        .rescored = tuner_effort(tuner).rescored,
+        .recall = (float)atomic_load_explicit(&tuner->recall, memory_order_relaxed) / 10000};
+}
+
 uint64_t index_lost_count(const struct index *index)
 {
     return atomic_load_explicit(&index->lost_count, memory_order_relaxed);
@@ -337,7 +358,8 @@ bool index_link(struct index *index, uint32_t count)
     if (count == 0)
         return true;
     look_over(index, graph);
-    return false;
+    struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_relaxed);
+    return tuner_wants(tuner, index_point_count(index)) && tuner_step(tuner, index);
 }
 
 bool index_is_behind(const struct index *index)

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "index/flat.h"
 #include "index/index_internal.h"
+#include "index/index_tune.h"
 #include "index/top.h"
 
 // Hot path: a search. What is not linked yet is scanned, then the graph is asked, and the best that
@@ -13,12 +14,12 @@
 // asked for, or takes no longer, or the graph has found too little.
 
 enum {
-    WIDTH_DEFAULT = 1500,
-    WIDTH_FACTOR = 3, // of top_k, at least
-    WIDTH_OF_EF = 4,  // hard searches may keep so many times ef
-    STOP_K_MIN = 10,  // fewer hits are not searched for with less effort
-    RESCORED_MORE = 10,
-    SCAN_FACTOR = 40, // the graph compares more than so many points for a hit
+    WIDTH_FACTOR = 3,  // of top_k, at least
+    WIDTH_OF_EF = 4,   // hard searches may keep so many times ef
+    STOP_K_MIN = 10,   // fewer hits are not searched for with less effort
+    RESCORED_FOR = 10, // hits: what the tuner says holds for so many
+    OFFER_EVERY = 16,  // searches: keep the query
+    SCAN_FACTOR = 40,  // the graph compares more than so many points for a hit
 };
 
 static void destroy_beam(void *kept)
@@ -32,8 +33,7 @@ void index_search_deinit(struct index *index)
     epoch_deinit(&index->epoch, destroy_beam);
 }
 
-// The memory that this reader's place in the epoch keeps.
-static struct beam *beam_of(const struct index_view *view)
+struct beam *index_beam_of(const struct index_view *view)
 {
     if (view->reader->kept == NULL) {
         struct beam *beam = mem_alloc(sizeof(*beam));
@@ -90,16 +90,22 @@ static void mark_hits(struct beam *beam, const struct top *top)
 // while the row was read; then at the same distance. And what was scanned may have been linked
 // meanwhile: only if something was scanned are there marks.
 static void rescore(const struct index_view *view, const struct index_search *search,
-                    struct beam *beam, struct top *top, struct index_stats *stats)
+                    uint32_t for_ten, struct top *top, struct index_stats *stats)
 {
     enum { AHEAD = 8 };
+    struct beam *beam = index_beam_of(view);
     bool has_marks = top->count > 0;
     if (has_marks)
         mark_hits(beam, top);
     struct distance_query query;
     distance_query_init(&query, view->index->options.distance, search->vector,
                         view->index->options.dimension);
-    uint32_t wanted = 2 * search->top_k + RESCORED_MORE;
+    // As large a part for other numbers of hits, but no fewer for few, and not all for many.
+    uint64_t wanted = (uint64_t)for_ten * search->top_k / RESCORED_FOR;
+    if (wanted < for_ten)
+        wanted = for_ten;
+    if (search->top_k > RESCORED_FOR && wanted > 2 * (uint64_t)search->top_k + for_ten)
+        wanted = 2 * (uint64_t)search->top_k + for_ten;
     uint32_t count = 0;
     for (uint32_t i = 0; i < AHEAD && i < beam->count; i++)
         prefetch_slot(view, beam->slots[i]);
@@ -126,11 +132,11 @@ static float stop_of_ef(uint32_t ef)
     return 1 + 0.1F * powf((float)ef / 70, 0.55F);
 }
 
-static struct graph_search effort_of(const struct index *index, const struct index_search *search)
+static struct graph_search effort_of(const struct index_search *search, struct tune_effort tuned)
 {
     struct graph_search effort = {
         .vector = search->vector,
-        .width = search->ef > 0 ? search->ef * WIDTH_OF_EF : WIDTH_DEFAULT,
+        .width = search->ef > 0 ? search->ef * WIDTH_OF_EF : tuned.width,
         .k = search->top_k < STOP_K_MIN ? STOP_K_MIN : search->top_k,
         .stop = search->stop,
     };
@@ -139,8 +145,7 @@ static struct graph_search effort_of(const struct index *index, const struct ind
     if (effort.width < search->top_k)
         effort.width = search->top_k;
     if (effort.stop <= 0)
-        effort.stop = search->ef > 0 ? stop_of_ef(search->ef)
-                                     : atomic_load_explicit(&index->stop, memory_order_relaxed);
+        effort.stop = search->ef > 0 ? stop_of_ef(search->ef) : tuned.stop;
     return effort;
 }
 
@@ -148,13 +153,17 @@ static enum status search_graph(const struct index_view *view, const struct inde
                                 struct top *top, struct index_stats *stats)
 {
     struct index *index = view->index;
-    struct beam *beam = beam_of(view);
+    struct beam *beam = index_beam_of(view);
     uint64_t size = beam_memory_size(beam);
     uint64_t compared = beam->compared;
-    const struct graph_search wanted = effort_of(index, search);
+    struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_acquire);
+    struct tune_effort tuned = tuner_effort(tuner);
+    const struct graph_search wanted = effort_of(search, tuned);
+    if (beam->searches++ % OFFER_EVERY == 0 || tuner_is_short(tuner))
+        tuner_offer(tuner, search->vector, index->options.dimension);
     TRY(graph_search(atomic_load_explicit(&index->graph, memory_order_acquire), beam, &wanted));
     stats->rows_compared += beam->compared - compared;
-    rescore(view, search, beam, top, stats);
+    rescore(view, search, tuned.rescored, top, stats);
     uint64_t size_now = beam_memory_size(beam);
     if (size_now != size)
         (void)atomic_fetch_add(&index->memory_size, size_now - size);

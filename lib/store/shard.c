@@ -394,7 +394,7 @@ bool shard_drain(struct shard *shard)
 
 bool shard_wake(struct shard *shard)
 {
-    if (index_unlinked_count(shard->index) == 0)
+    if (atomic_load(&shard->is_quiet) || !index_wants_link(shard->index))
         return false;
     pthread_mutex_lock(&shard->mutex);
     bool must_drain = !shard->is_draining;

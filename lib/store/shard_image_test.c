@@ -151,7 +151,7 @@ TEST(a_shard_opens_with_its_graph)
 // Change bytes of the only file in the folder.
 static void damage(const char *folder)
 {
-    char path[PATH_SIZE];
+    char path[PATH_SIZE + sizeof(((struct dirent *)NULL)->d_name)];
     DIR *list = opendir(folder);
     REQUIRE(list != NULL);
     // One thread.

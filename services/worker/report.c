@@ -218,6 +218,8 @@ void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *reque
     hosting_list_free(shards, count);
     request->active_shards = count;
     fill_usage(worker, elapsed, request);
+    // Recent queries may have come that say more about the data than what there was before.
+    worker_wake_shards(worker);
     metric_set(worker->points, request->vector_count);
     metric_set(worker->shards, count);
 }
