@@ -8,13 +8,14 @@
 #include "base/limits.h"
 #include "base/mem.h"
 #include "index/index_internal.h"
+#include "index/index_tune.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers lie as in memory");
 
 enum {
     MAGIC = 0x31494756, // "VGI1"
     VERSION = 1,
-    HEADER_SIZE = 44, // without floats and checksum
+    HEADER_SIZE = 48, // without floats and checksum
     BLOCK_HEADER_SIZE = 8,
     POINT_HEADER_SIZE = 24,
     CHECKSUM_SIZE = 4,
@@ -58,7 +59,7 @@ bool index_image_encode_header(const struct index *index, uint64_t owner, struct
     buf_append_u32(out, index_slot_count(index));
     buf_append_u64(out, index->learned_count);
     buf_append_u32(out, float_count);
-    buf_append_u32(out, 0); // room
+    buf_append_u64(out, tuner_save(atomic_load_explicit(&index->tuner, memory_order_relaxed)));
     float *floats = mem_alloc(float_count * sizeof(*floats));
     quantizer_save(quantizer, floats);
     buf_append(out, floats, float_count * sizeof(*floats));
@@ -127,6 +128,7 @@ struct index_image {
     uint32_t code_size;
     uint32_t slot_count;
     uint64_t learned_count;
+    uint64_t effort;
     size_t points_at; // the first block
     uint32_t point_count;
     struct known_point *points; // open-addressed
@@ -174,6 +176,7 @@ static enum status decode_header(struct index_image *image, uint64_t owner, stru
         return error_set(error, STATUS_PRECONDITION, "graph image is of another shard");
     image->slot_count = u32_at(bytes.data + 24);
     image->learned_count = u64_at(bytes.data + 28);
+    image->effort = u64_at(bytes.data + 40);
     image->points_at = size + CHECKSUM_SIZE;
     float *floats = mem_alloc((float_count + 1) * sizeof(*floats));
     memcpy(floats, bytes.data + HEADER_SIZE, float_count * sizeof(*floats));
@@ -359,5 +362,6 @@ enum status index_image_end(struct index_image *image)
     }
     graph_restore_end(graph);
     index_link_restore(index, graph, image->learned_count);
+    tuner_restore(atomic_load_explicit(&index->tuner, memory_order_relaxed), image->effort);
     return STATUS_OK;
 }

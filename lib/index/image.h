@@ -14,8 +14,8 @@
 // Little-endian:
 //
 //   header  magic "VGI1" u32 · version u32 · dimension u32 · distance u32 · owner u64 · slots u32 ·
-//           points when the codes were learned u64 · number of floats u32 · the quantizer's floats
-//           · CRC-32C u32
+//           points when the codes were learned u64 · number of floats u32 · the usual effort u64 ·
+//           the quantizer's floats · CRC-32C u32
 //   block   points u32 · bytes of them u32 · points · CRC-32C u32; the last has no points
 //   point   slot u32 · hash of the id u64 · sequence u64 · CRC-32C of the vector u32 · code ·
 //           links of each layer that has the slot, as in memory

@@ -10,7 +10,7 @@
 // so that what stands behind them is reached. What opens is given to an index, whose invariants
 // must hold.
 
-enum { POINTS = 60, DIMENSION = 3, CHANGE_SIZE = 3, HEADER_CHECKED = 44 + 5 * 4 };
+enum { POINTS = 60, DIMENSION = 3, CHANGE_SIZE = 3, HEADER_CHECKED = 48 + 5 * 4 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -130,6 +130,8 @@ TEST(a_graph_comes_back_as_it_was)
         struct buf bytes;
         struct error error;
         encode(index, &bytes);
+        struct index_effort effort = index_effort(index);
+        CHECK(effort.recall > 0);
         index_destroy(index);
 
         struct index_options options = options_for((enum distance)distance);
@@ -141,6 +143,9 @@ TEST(a_graph_comes_back_as_it_was)
         CHECK(index_has_graph(index));
         CHECK_EQ_U64(index_unlinked_count(index), 0);
         check_invariants(index);
+        CHECK(index_effort(index).recall == effort.recall);
+        CHECK(index_effort(index).stop == effort.stop);
+        CHECK(!index_wants_link(index));
         // By dot a longer vector may well be nearer than the point itself.
         if (distance != DISTANCE_DOT)
             check_found(index, sequences);

@@ -86,6 +86,29 @@ bool tuner_wants(const struct tuner *tuner, uint64_t point_count)
            point_count < tuner->tuned_points / CHANGE_FACTOR || has_recent(tuner);
 }
 
+// --- Keeping: points u32 · recall u16 · rescored u8 · level u8, from the lowest bit
+
+uint64_t tuner_save(const struct tuner *tuner)
+{
+    return (atomic_load(&tuner->tuned_points) & UINT32_MAX) |
+           (uint64_t)atomic_load(&tuner->recall) << 32 |
+           (uint64_t)atomic_load(&tuner->rescored) << 48 |
+           (uint64_t)atomic_load(&tuner->level) << 56;
+}
+
+void tuner_restore(struct tuner *tuner, uint64_t saved)
+{
+    uint32_t recall = saved >> 32 & UINT16_MAX;
+    uint32_t rescored = saved >> 48 & UINT8_MAX;
+    uint32_t level = (uint32_t)(saved >> 56);
+    if (recall > RECALL_WHOLE || rescored >= TUNE_RESCORED || level >= TUNE_LEVELS)
+        return;
+    atomic_store(&tuner->tuned_points, saved & UINT32_MAX);
+    atomic_store(&tuner->recall, recall);
+    atomic_store(&tuner->rescored, rescored);
+    atomic_store(&tuner->level, level);
+}
+
 // --- Measuring
 
 struct truth {

@@ -53,6 +53,11 @@ void tuner_offer(struct tuner *tuner, const float *vector, uint32_t dimension);
 // Any thread.
 struct tune_effort tuner_effort(const struct tuner *tuner);
 
+// What was chosen, as a number to keep, and from it again; a number that says nothing changes
+// nothing. The writer.
+uint64_t tuner_save(const struct tuner *tuner);
+void tuner_restore(struct tuner *tuner, uint64_t saved);
+
 // Any thread: whether something is to be measured.
 bool tuner_wants(const struct tuner *tuner, uint64_t point_count);
 // The writer: measure one query. True: there are more.

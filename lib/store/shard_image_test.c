@@ -17,7 +17,7 @@
 
 // The graph of a shard over the end of its process, however that came.
 
-enum { DIMENSION = 512, POINTS = 1200, BATCH = 100, PATH_SIZE = 4200 };
+enum { DIMENSION = 512, POINTS = 1100, BATCH = 100, PATH_SIZE = 4200 };
 
 static const struct shard_options options = {
     .shard_id = 3,
@@ -239,7 +239,7 @@ static pid_t start_child(const char *path, int *out_pipe)
 
 TEST(a_kill_while_images_are_written_loses_nothing)
 {
-    enum { KILLS = 20 };
+    enum { KILLS = 12 };
     const char *path = path_in(test_temporary_folder(), "killed");
     struct shard *shard = NULL;
     struct store *store = open_store(path, &shard);
