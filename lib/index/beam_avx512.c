@@ -4,13 +4,15 @@
 
 #include <immintrin.h>
 
+#include "vector/code_avx512.h"
+
 // Hot path: the beam with AVX-512. Links are tested sixteen at a time and merged in blocks of
 // sixteen; what comes out is the same as from the portable one.
 //
 // Links are loaded as a whole register: on x86 each of its words is whole, and what hangs on a
 // link (its code) was written before it.
 
-#define BEAM_TARGET   target("avx512f,avx512bw,avx512vl")
+#define BEAM_TARGET   target(CODE_AVX512_TARGET)
 #define BEAM_FUNCTION static inline __attribute__((always_inline, BEAM_TARGET))
 
 // Without optimisation gcc's gather and scatter are macros that change the sign of their mask.
@@ -20,6 +22,8 @@ struct beam_state;
 
 BEAM_FUNCTION uint32_t discover_row(const struct beam_state *state, const _Atomic uint32_t *row,
                                     uint32_t *list, uint32_t count);
+BEAM_FUNCTION void compare_codes(const struct beam_state *state, uint32_t *list, uint32_t count,
+                                 int32_t *distances);
 BEAM_FUNCTION void merge_block(struct beam_state *state, const uint32_t *slots,
                                const int32_t *distances, uint32_t count);
 
@@ -50,6 +54,17 @@ BEAM_FUNCTION uint32_t discover_row(const struct beam_state *state, const _Atomi
             break;
     }
     return count;
+}
+
+BEAM_FUNCTION void compare_codes(const struct beam_state *state, uint32_t *list, uint32_t count,
+                                 int32_t *distances)
+{
+    const uint8_t *first = state->search->codes.first;
+    for (uint32_t i = count; i < count + CODE_AVX512_ROWS - 1; i++)
+        list[i] = list[count - 1];
+    for (uint32_t i = 0; i < count; i += CODE_AVX512_ROWS)
+        _mm_storeu_si128((__m128i *)(void *)(distances + i),
+                         code_avx512_l2(state->code_size, state->beam->query, first, list + i));
 }
 
 BEAM_FUNCTION __mmask16 first_lanes(uint32_t count)
@@ -153,7 +168,20 @@ BEAM_FUNCTION void merge_block(struct beam_state *state, const uint32_t *slots,
 __attribute__((BEAM_TARGET)) void beam_run_avx512(struct beam *beam,
                                                   const struct beam_search *search)
 {
-    run_beam(beam, search);
+    // Codes of the usual dimensions have no loops.
+    switch (search->codes.size / CODE_AVX512_WIDTH) {
+    case 1:
+        run_beam(beam, search, CODE_AVX512_WIDTH);
+        break;
+    case 2:
+        run_beam(beam, search, (size_t)2 * CODE_AVX512_WIDTH);
+        break;
+    case 6:
+        run_beam(beam, search, (size_t)6 * CODE_AVX512_WIDTH);
+        break;
+    default:
+        run_beam(beam, search, search->codes.size);
+    }
 }
 
 #endif

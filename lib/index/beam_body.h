@@ -1,8 +1,10 @@
 #pragma once
 
 // The loop of beam.h, included once for each instruction set by a file that defines BEAM_FUNCTION
-// and the two steps that have vector forms:
+// and the steps that have vector forms:
 //
+//   compare_codes the distances of a list of codes from the query; both arrays have room for
+//                 BLOCK more
 //   discover_row  appends the row's links that were not visited to list, returns the new count
 //   merge_block   takes up to 16 of what was compared into the beam
 
@@ -14,18 +16,18 @@ enum { BLOCK = 16, LIST_MAX = BEAM_BREADTH_MAX * BEAM_LINKS_MAX + BLOCK };
 struct beam_state {
     struct beam *beam;
     const struct beam_search *search;
-    const struct kernel *kernel;
-    uint32_t count; // of the beam
-    uint32_t next;  // nothing before it is unexpanded
-    int32_t limit;  // what is not below does not enter
+    size_t code_size; // a constant for the compiler, where that pays
+    uint32_t count;   // of the beam
+    uint32_t next;    // nothing before it is unexpanded
+    int32_t limit;    // what is not below does not enter
     uint32_t picked[BEAM_BREADTH_MAX];
     uint32_t picked_count;
 };
 
-BEAM_FUNCTION void prefetch_code(const struct kernel_codes *codes, uint32_t slot)
+BEAM_FUNCTION void prefetch_code(const struct beam_state *state, uint32_t slot)
 {
-    const uint8_t *code = codes->first + codes->size * slot;
-    for (size_t k = 0; k < codes->size; k += BEAM_ALIGNMENT)
+    const uint8_t *code = state->search->codes.first + state->code_size * slot;
+    for (size_t k = 0; k < state->code_size; k += BEAM_ALIGNMENT)
         __builtin_prefetch(code + k);
 }
 
@@ -39,17 +41,17 @@ BEAM_FUNCTION uint32_t discover(struct beam_state *state, uint32_t *list)
         for (uint32_t k = first; k < count; k++) {
             uint32_t slot = list[k];
             state->beam->visited[slot / 32] |= 1U << slot % 32;
-            prefetch_code(&search->codes, slot);
+            prefetch_code(state, slot);
         }
     }
     return count;
 }
 
-BEAM_FUNCTION void compare(struct beam_state *state, const uint32_t *list, uint32_t count)
+BEAM_FUNCTION void compare(struct beam_state *state, uint32_t *list, uint32_t count)
 {
-    int32_t distances[LIST_MAX];
+    int32_t distances[LIST_MAX + BLOCK];
     state->beam->compared += count;
-    state->kernel->code_l2(state->beam->query, &state->search->codes, list, count, distances);
+    compare_codes(state, list, count, distances);
     for (uint32_t i = 0; i < count; i += BLOCK)
         merge_block(state, list + i, distances + i, count - i < BLOCK ? count - i : BLOCK);
 }
@@ -92,10 +94,10 @@ BEAM_FUNCTION void pick(struct beam_state *state)
     }
 }
 
-BEAM_FUNCTION void run_beam(struct beam *beam, const struct beam_search *search)
+BEAM_FUNCTION void run_beam(struct beam *beam, const struct beam_search *search, size_t code_size)
 {
     struct beam_state state = {
-        .beam = beam, .search = search, .kernel = kernel_get(), .limit = INT32_MAX};
+        .beam = beam, .search = search, .code_size = code_size, .limit = INT32_MAX};
     uint32_t lists[2][LIST_MAX];
     uint32_t count = 1;
     uint32_t turn = 0;

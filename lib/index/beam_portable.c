@@ -10,6 +10,8 @@ struct beam_state;
 
 static inline uint32_t discover_row(const struct beam_state *state, const _Atomic uint32_t *row,
                                     uint32_t *list, uint32_t count);
+static inline void compare_codes(const struct beam_state *state, uint32_t *list, uint32_t count,
+                                 int32_t *distances);
 static inline void merge_block(struct beam_state *state, const uint32_t *slots,
                                const int32_t *distances, uint32_t count);
 
@@ -30,6 +32,12 @@ static inline uint32_t discover_row(const struct beam_state *state, const _Atomi
         count += (visited[slot / 32] >> slot % 32 & 1) == 0;
     }
     return count;
+}
+
+static inline void compare_codes(const struct beam_state *state, uint32_t *list, uint32_t count,
+                                 int32_t *distances)
+{
+    kernel_get()->code_l2(state->beam->query, &state->search->codes, list, count, distances);
 }
 
 // Those of the block that may enter, the nearest first, in the block's order where they are equal.
@@ -87,5 +95,5 @@ static inline void merge_block(struct beam_state *state, const uint32_t *slots,
 
 void beam_run_portable(struct beam *beam, const struct beam_search *search)
 {
-    run_beam(beam, search);
+    run_beam(beam, search, search->codes.size);
 }

@@ -24,22 +24,6 @@ enum { FLOATS_BETWEEN_CHECKS = 1 << 20 };
 #define NORM_SAFE_MIN 1e-12F
 #define NORM_SAFE_MAX 1e15F
 
-struct scan {
-    const struct index_view *view;
-    const struct index_search *search;
-    const struct kernel *kernel;
-    struct distance_query query;
-    struct top *top;
-    struct index_stats stats;
-    bool only_unlinked;
-    float relative; // how far a sum can be off, as a part of the sum of its terms
-    float absolute; // and what underflow can take away
-    // A row is looked at again unless its sum (made comparable with its norm) is beyond this.
-    float limit;
-    float query_norm;
-    uint64_t floats_unchecked;
-};
-
 float index_norm_for(enum distance distance, const float *vector, uint32_t dimension)
 {
     double norm = sqrt(distance_norm_squared(vector, dimension));
@@ -50,22 +34,8 @@ float index_norm_for(enum distance distance, const float *vector, uint32_t dimen
     return norm <= (double)NORM_SAFE_MAX ? (float)norm * 1.000001F : INFINITY;
 }
 
-static void start_scan(struct scan *scan)
-{
-    uint32_t dimension = scan->query.dimension;
-    double norm = sqrt(scan->query.norm_squared);
-    bool is_safe = norm >= (double)NORM_SAFE_MIN && norm <= (double)NORM_SAFE_MAX;
-    scan->relative = kernel_error_bound(dimension);
-    scan->absolute = (float)dimension * 4 * FLT_TRUE_MIN;
-    if (scan->query.distance == DISTANCE_COSINE)
-        scan->query_norm = is_safe ? (float)norm : NAN;
-    else
-        scan->query_norm = norm <= (double)NORM_SAFE_MAX ? (float)norm * 1.000001F : INFINITY;
-    scan->limit = scan->query.distance == DISTANCE_EUCLIDEAN ? INFINITY : -INFINITY;
-}
-
 // The worst score of a full top, in terms of what sift compares, on the safe side.
-static void tighten(struct scan *scan)
+static void tighten(struct flat_scan *scan)
 {
     if (!top_is_full(scan->top))
         return;
@@ -89,7 +59,7 @@ static void tighten(struct scan *scan)
     }
 }
 
-static void rescore(struct scan *scan, const struct index_chunk *chunk, uint32_t place,
+static void rescore(struct flat_scan *scan, const struct index_chunk *chunk, uint32_t place,
                     uint32_t slot)
 {
     const float *row = chunk->vectors + (size_t)place * scan->view->index->stride;
@@ -100,7 +70,7 @@ static void rescore(struct scan *scan, const struct index_chunk *chunk, uint32_t
 }
 
 // The comparisons are written so that NaN passes.
-static bool can_be_near(const struct scan *scan, float sum, float norm)
+static bool can_be_near(const struct flat_scan *scan, float sum, float norm)
 {
     switch (scan->query.distance) {
     case DISTANCE_EUCLIDEAN:
@@ -113,7 +83,7 @@ static bool can_be_near(const struct scan *scan, float sum, float norm)
     return true;
 }
 
-static void scan_run(struct scan *scan, const struct index_chunk *chunk, uint32_t place,
+static void scan_run(struct flat_scan *scan, const struct index_chunk *chunk, uint32_t place,
                      uint32_t slot, uint32_t count)
 {
     float sums[INDEX_BLOCK];
@@ -141,7 +111,7 @@ static uint64_t allowed_slots(const struct index_search *search, uint32_t slot)
     return slot < search->allowed_count ? search->allowed[slot / INDEX_BLOCK] : 0;
 }
 
-static void scan_block(struct scan *scan, const struct index_chunk *chunk, uint32_t block,
+static void scan_block(struct flat_scan *scan, const struct index_chunk *chunk, uint32_t block,
                        uint32_t slot)
 {
     uint64_t mask = allowed_slots(scan->search, slot);
@@ -160,7 +130,7 @@ static void scan_block(struct scan *scan, const struct index_chunk *chunk, uint3
     }
 }
 
-static enum status check_end(struct scan *scan)
+static enum status check_end(struct flat_scan *scan)
 {
     if (scan->floats_unchecked < FLOATS_BETWEEN_CHECKS)
         return STATUS_OK;
@@ -174,7 +144,8 @@ static enum status check_end(struct scan *scan)
 }
 
 // The blocks of a chunk that hold what is not linked.
-static enum status scan_unlinked(struct scan *scan, const struct index_chunk *chunk, uint32_t slot)
+static enum status scan_unlinked(struct flat_scan *scan, const struct index_chunk *chunk,
+                                 uint32_t slot)
 {
     uint32_t blocks = scan->view->index->chunk_slots / INDEX_BLOCK;
     for (uint32_t group = 0; group * 64 < blocks; group++) {
@@ -188,7 +159,8 @@ static enum status scan_unlinked(struct scan *scan, const struct index_chunk *ch
     return STATUS_OK;
 }
 
-static enum status scan_chunk(struct scan *scan, const struct index_chunk *chunk, uint32_t slot)
+static enum status scan_chunk(struct flat_scan *scan, const struct index_chunk *chunk,
+                              uint32_t slot)
 {
     uint32_t end = slot + scan->view->index->chunk_slots;
     if (end > scan->view->slot_count)
@@ -200,22 +172,43 @@ static enum status scan_chunk(struct scan *scan, const struct index_chunk *chunk
     return STATUS_OK;
 }
 
-enum status flat_search(const struct index_view *view, const struct index_search *search,
-                        bool only_unlinked, struct top *top, struct index_stats *stats)
+void flat_scan_init(struct flat_scan *scan, const struct index_view *view,
+                    const struct index_search *search, struct top *top)
 {
     ASSERT(search->top_k > 0);
-    const struct index *index = view->index;
-    struct scan scan = {
+    *scan = (struct flat_scan){
         .view = view,
         .search = search,
         .kernel = kernel_get(),
         .top = top,
-        .only_unlinked = only_unlinked,
     };
-    distance_query_init(&scan.query, index->options.distance, search->vector,
-                        index->options.dimension);
-    start_scan(&scan);
-    tighten(&scan);
+    distance_query_init(&scan->query, view->index->options.distance, search->vector,
+                        view->index->options.dimension);
+    uint32_t dimension = scan->query.dimension;
+    double norm = sqrt(scan->query.norm_squared);
+    bool is_safe = norm >= (double)NORM_SAFE_MIN && norm <= (double)NORM_SAFE_MAX;
+    scan->relative = kernel_error_bound(dimension);
+    scan->absolute = (float)dimension * 4 * FLT_TRUE_MIN;
+    if (scan->query.distance == DISTANCE_COSINE)
+        scan->query_norm = is_safe ? (float)norm : NAN;
+    else
+        scan->query_norm = norm <= (double)NORM_SAFE_MAX ? (float)norm * 1.000001F : INFINITY;
+    scan->limit = scan->query.distance == DISTANCE_EUCLIDEAN ? INFINITY : -INFINITY;
+    tighten(scan);
+}
+
+void flat_scan_slot(struct flat_scan *scan, const struct index_chunk *chunk, uint32_t slot)
+{
+    scan_run(scan, chunk, index_place_of(scan->view->index, slot), slot, 1);
+}
+
+enum status flat_search(const struct index_view *view, const struct index_search *search,
+                        bool only_unlinked, struct top *top, struct index_stats *stats)
+{
+    const struct index *index = view->index;
+    struct flat_scan scan;
+    flat_scan_init(&scan, view, search, top);
+    scan.only_unlinked = only_unlinked;
     for (uint32_t slot = 0; slot < view->slot_count; slot += index->chunk_slots) {
         const struct index_chunk *chunk = index_chunk_of(index, view->directory, slot);
         if (only_unlinked)

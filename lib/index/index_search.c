@@ -97,9 +97,8 @@ static void rescore(const struct index_view *view, const struct index_search *se
     bool has_marks = top->count > 0;
     if (has_marks)
         mark_hits(beam, top);
-    struct distance_query query;
-    distance_query_init(&query, view->index->options.distance, search->vector,
-                        view->index->options.dimension);
+    struct flat_scan scan;
+    flat_scan_init(&scan, view, search, top);
     // As large a part for other numbers of hits, but no fewer for few, and not all for many.
     uint64_t wanted = (uint64_t)for_ten * search->top_k / RESCORED_FOR;
     if (wanted < for_ten)
@@ -119,8 +118,7 @@ static void rescore(const struct index_view *view, const struct index_search *se
         if (is_double || slot >= view->slot_count || !is_visible(view, slot))
             continue;
         count++;
-        top_push(top, (struct index_hit){
-                          distance_query_score(&query, index_view_vector(view, slot)), slot});
+        flat_scan_slot(&scan, index_chunk_of(view->index, view->directory, slot), slot);
     }
     stats->rows_rescored += count;
 }

@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #include <stdbool.h>
 
+#include "vector/code_avx512.h"
+
 // Hot path: AVX-512F. As the AVX2 kernel with registers twice as wide and the tail under a mask.
 
 #define AVX512 __attribute__((target("avx512f")))
@@ -120,76 +122,27 @@ AVX512 static double l2_squared_double(const float *a, const float *b, uint32_t 
     return kernel_finish_l2(lanes, a + k, b + k, dimension - k);
 }
 
-// --- Codes: four at a time, so that there is always a load under way
+// --- Codes
 
-#define CODES __attribute__((target("avx512f,avx512bw,avx512vnni")))
-#define INLINE_CODES \
-    static inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vnni")))
-
-enum { CODE_WIDTH = 64 };
-
-// The sums of the lanes of four registers.
-INLINE_CODES __m128i sum_lanes(__m512i a, __m512i b, __m512i c, __m512i d)
+__attribute__((target(CODE_AVX512_TARGET))) static void code_l2(const uint8_t *query,
+                                                                const struct kernel_codes *codes,
+                                                                const uint32_t *rows,
+                                                                uint32_t count, int32_t *out)
 {
-    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-    __m256i half =
-        _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-}
-
-INLINE_CODES __m512i add_squares(__m512i sum, __m512i query, const uint8_t *code)
-{
-    __m512i difference =
-        _mm512_abs_epi8(_mm512_sub_epi8(query, _mm512_load_si512((const void *)code)));
-    return _mm512_dpbusd_epi32(sum, difference, difference);
-}
-
-INLINE_CODES void code_l2_of(size_t size, const uint8_t *query, const struct kernel_codes *codes,
-                             const uint32_t *rows, uint32_t count, int32_t *out)
-{
-    for (uint32_t i = 0; i < count; i += ROWS) {
-        const uint8_t *code[ROWS];
-        for (uint32_t k = 0; k < ROWS; k++)
-            code[k] = codes->first + size * rows[i + k < count ? i + k : i];
-        __m512i sums[ROWS];
-        for (uint32_t k = 0; k < ROWS; k++)
-            sums[k] = _mm512_setzero_si512();
-        for (size_t k = 0; k < size; k += CODE_WIDTH) {
-            __m512i part = _mm512_load_si512((const void *)(query + k));
-            for (uint32_t row = 0; row < ROWS; row++)
-                sums[row] = add_squares(sums[row], part, code[row] + k);
-        }
-        __m128i found = sum_lanes(sums[0], sums[1], sums[2], sums[3]);
-        if (i + ROWS <= count) {
-            _mm_storeu_si128((__m128i *)(void *)(out + i), found);
-        } else {
-            int32_t last[ROWS];
-            _mm_storeu_si128((__m128i *)(void *)last, found);
-            for (uint32_t k = 0; i + k < count; k++)
-                out[i + k] = last[k];
-        }
-    }
-}
-
-// Sizes that the compiler knows have no inner loop.
-CODES static void code_l2(const uint8_t *query, const struct kernel_codes *codes,
-                          const uint32_t *rows, uint32_t count, int32_t *out)
-{
-    switch (codes->size / CODE_WIDTH) {
-    case 1:
-        code_l2_of(CODE_WIDTH, query, codes, rows, count, out);
-        break;
-    case 2:
-        code_l2_of((size_t)2 * CODE_WIDTH, query, codes, rows, count, out);
-        break;
-    case 6:
-        code_l2_of((size_t)6 * CODE_WIDTH, query, codes, rows, count, out);
-        break;
-    default:
-        code_l2_of(codes->size, query, codes, rows, count, out);
-    }
+    uint32_t i = 0;
+    for (; i + CODE_AVX512_ROWS <= count; i += CODE_AVX512_ROWS)
+        _mm_storeu_si128((__m128i *)(void *)(out + i),
+                         code_avx512_l2(codes->size, query, codes->first, rows + i));
+    if (i == count)
+        return;
+    uint32_t last_rows[CODE_AVX512_ROWS];
+    int32_t last[CODE_AVX512_ROWS];
+    for (uint32_t k = 0; k < CODE_AVX512_ROWS; k++)
+        last_rows[k] = rows[i + k < count ? i + k : i];
+    _mm_storeu_si128((__m128i *)(void *)last,
+                     code_avx512_l2(codes->size, query, codes->first, last_rows));
+    for (uint32_t k = 0; i + k < count; k++)
+        out[i + k] = last[k];
 }
 
 const struct kernel kernel_avx512 = {"avx512",          dot,    l2_squared, dot_double,
