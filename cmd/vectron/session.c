@@ -144,13 +144,12 @@ void session_print_json(const ProtobufCMessage *message)
 static enum status token_path(struct session *session, const char *name, bool makes_folder,
                               char out_path[static PATH_SIZE_MAX])
 {
-    // One thread reads the environment and nobody changes it.
-    const char *home = getenv("VECTRON_HOME"); // NOLINT(concurrency-mt-unsafe)
+    const char *home = getenv("VECTRON_HOME"); // NOLINT(concurrency-mt-unsafe): nobody changes it
     char folder[PATH_SIZE_MAX / 2];
     if (home != NULL && home[0] != '\0') {
         (void)snprintf(folder, sizeof(folder), "%s", home);
     } else {
-        home = getenv("HOME"); // NOLINT(concurrency-mt-unsafe)
+        home = getenv("HOME"); // NOLINT(concurrency-mt-unsafe): nobody changes it
         if (home == NULL || home[0] == '\0')
             return error_set(&session->error, STATUS_INVALID,
                              "neither VECTRON_HOME nor HOME is set");
