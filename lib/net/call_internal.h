@@ -113,4 +113,3 @@ void call_fail_http(struct call *call, int http_code, enum status status, struct
 bool listener_pin(struct listener *listener);
 void listener_unpin(struct listener *listener); // the call did not come about
 bool listener_has_grpc(const struct listener *listener);
-size_t listener_message_size_max(const struct listener *listener);

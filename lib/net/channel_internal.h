@@ -128,7 +128,6 @@ struct channel_call {
     int grpc_status; // -1: none
     size_t header_size;
     bool has_grpc_type;
-    bool has_checked_headers;
 };
 
 // --- channel.c
@@ -149,7 +148,6 @@ void channel_loop_failed(struct channel_loop *owner, struct str text);
 void channel_loop_lost(struct channel_loop *owner);
 
 bool channel_loop_memory_take(struct channel_loop *owner, size_t size);
-void channel_loop_memory_charge(struct channel_loop *owner, size_t size);
 void channel_loop_memory_give(struct channel_loop *owner, size_t size);
 
 // --- channel_call.c
@@ -183,7 +181,6 @@ void channel_call_fail_soon(struct channel_call *call, enum status status, struc
 // Begin to connect. It sets owner->client, and tells the owner when it comes to nothing.
 void http2_client_connect(struct channel_loop *owner);
 void http2_client_wants_flush(struct http2_client *client); // calls wait
-void http2_client_close(struct http2_client *client);
 void http2_client_close_all(struct channel_loop *owner);
 // The call is not interested any more.
 void http2_client_detach(struct channel_call *call);

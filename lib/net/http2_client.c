@@ -25,8 +25,7 @@ enum {
     HEADER_COST = 32,
     HEADERS_OF_OURS_MAX = 10,
     STREAM_ID_LAST = 0x7ffffff0,
-    // nghttp2's default of 100 would stop busy connections for the round trip of the first
-    // SETTINGS.
+    // Until the peer's SETTINGS say how many calls it takes at once: what most servers take.
     PEER_STREAMS_BEFORE_SETTINGS = 100,
 };
 
@@ -150,7 +149,7 @@ void http2_client_end(struct http2_client *client, struct str text)
     channel_loop_leave(owner);
 }
 
-void http2_client_close(struct http2_client *client)
+static void close_client(struct http2_client *client)
 {
     client->is_old = true;
     if (client->owner->client == client)
@@ -164,7 +163,7 @@ void http2_client_close_all(struct channel_loop *owner)
     struct http2_client *next = NULL;
     for (struct http2_client *it = owner->clients; it != NULL; it = next) {
         next = it->next;
-        http2_client_close(it);
+        close_client(it);
     }
 }
 

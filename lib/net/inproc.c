@@ -136,12 +136,11 @@ static bool put_headers(struct inproc_call *peer)
     return have_room;
 }
 
-static void refuse_size(struct channel_call *client, size_t size, size_t size_max)
+static struct str describe_size(const struct inproc_call *peer)
 {
-    channel_call_fail_soon(client, STATUS_EXHAUSTED,
-                           arena_format(client->arena,
-                                        "a message of %zu bytes is over the limit of %zu bytes",
-                                        size, size_max));
+    return arena_format(peer->client->arena,
+                        "a message of %zu bytes is over the limit of %zu bytes",
+                        channel_call_message(peer->client).len, peer->call.message_size_max);
 }
 
 // The handler may answer at once, and may end the caller's call.
@@ -150,6 +149,8 @@ static void run_request(struct inproc_call *peer)
     struct call *call = &peer->call;
     call_ref(call);
     call_start(call);
+    if (peer->client != NULL && channel_call_message(peer->client).len > call->message_size_max)
+        call_fail(call, STATUS_EXHAUSTED, describe_size(peer));
     if (peer->client != NULL)
         call_deliver(call, channel_call_message(peer->client));
     if (peer->client != NULL)
@@ -171,14 +172,9 @@ void inproc_start(struct channel_call *client)
     }
     owner->failure_count = 0;
     owner->retry_at_ns = 0;
-    size_t size = channel_call_message(client).len;
-    size_t size_max = listener_message_size_max(listener);
-    if (!listener_has_grpc(listener) || size > size_max) {
+    if (!listener_has_grpc(listener)) {
         listener_unpin(listener);
-        if (size > size_max)
-            refuse_size(client, size, size_max);
-        else
-            channel_call_fail_soon(client, STATUS_UNIMPLEMENTED, STR("no gRPC is served there"));
+        channel_call_fail_soon(client, STATUS_UNIMPLEMENTED, STR("no gRPC is served there"));
         return;
     }
     struct inproc_call *peer = peer_create(client, listener);

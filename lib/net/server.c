@@ -135,11 +135,6 @@ bool listener_has_grpc(const struct listener *listener)
     return listener->options.has_grpc;
 }
 
-size_t listener_message_size_max(const struct listener *listener)
-{
-    return listener->options.message_size_max;
-}
-
 bool listener_pin(struct listener *listener)
 {
     return server_loop_enter(server_loop_of(listener->server, loop_current()));
