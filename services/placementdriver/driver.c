@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "placementdriver/names.h"
+#include "placementdriver/wire.h"
 #include "server/process.h"
 
 // The state behind its lock: what the log applies to it, and how a request puts a command into the
@@ -26,15 +27,12 @@ static void encode_answer(const struct answer *answer, struct buf *out)
 
 static void decode_answer(struct span bytes, struct answer *out_answer)
 {
-    enum { HEAD_SIZE = 12 };
-    uint32_t status = 0;
-    ASSERT(bytes.len >= HEAD_SIZE);
-    memcpy(&status, bytes.data, sizeof(status));
-    memcpy(&out_answer->value, bytes.data + sizeof(status), sizeof(out_answer->value));
-    ASSERT(status < STATUS_COUNT);
+    struct wire_reader reader = {.rest = bytes};
+    uint32_t status = wire_read_u32(&reader);
+    out_answer->value = wire_read_u64(&reader);
+    ASSERT(!reader.has_failed && status < STATUS_COUNT);
     out_answer->status = (enum status)status;
-    (void)snprintf(out_answer->error.text, sizeof(out_answer->error.text), "%.*s",
-                   (int)(bytes.len - HEAD_SIZE), (const char *)bytes.data + HEAD_SIZE);
+    error_write(&out_answer->error, "%.*s", STR_ARG(span_str(reader.rest)));
 }
 
 static void machine_apply(uint64_t index, struct span command, struct buf *result, void *context)

@@ -43,8 +43,6 @@ struct driver {
     // First loop only.
     struct timer tick;
     struct task start_task;
-    struct task stop_task;
-    bool is_stopped;
 };
 
 // --- driver.c
