@@ -256,6 +256,21 @@ def list_services(address, module, root_certificate):
     return [service.name for service in answers[0].list_services_response.service]
 
 
+def test_a_reflection_stream_is_bounded(deployment):
+    """It needs no token, so it must not go on for ever."""
+    module = api.reflection
+    client = api.Grpc(deployment.grpc_address, module, "ServerReflection",
+                      root_certificate=deployment.root_certificate)
+    call = client.channel.stream_stream(
+        f"/{client.descriptor.full_name}/ServerReflectionInfo",
+        request_serializer=module.ServerReflectionRequest.SerializeToString,
+        response_deserializer=module.ServerReflectionResponse.FromString)
+    request = module.ServerReflectionRequest(list_services="*")
+    assert len(list(call(iter([request] * 1000), timeout=20))) == 1000
+    refused(lambda: list(call(iter([request] * 1001), timeout=20)),
+            grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
 def test_gzip_and_duplicate_authorization(deployment):
     _, token = deployment.user()
     client = deployment.grpc(token)

@@ -49,6 +49,8 @@ enum status json_for_each_member(struct str json, struct arena *arena,
                                  void (*each)(struct str key, struct str value, void *context),
                                  void *context);
 
+// Append a field's name as JSON has it: lowerCamelCase of the declared snake_case, without quotes.
+void json_append_field_name(struct buf *out, const char *declared);
 // Append a JSON string with quotes and escapes; a number with its shortest text (`1`, not `1.0`).
 void json_append_string(struct buf *out, struct str text);
 void json_append_float(struct buf *out, float value);

@@ -11,22 +11,6 @@
 
 static void encode_object(struct buf *out, const ProtobufCMessage *message);
 
-static void append_name(struct buf *out, const char *declared)
-{
-    bool is_upper = false;
-    buf_append_byte(out, '"');
-    for (const char *c = declared; *c != '\0'; c++) {
-        if (*c == '_') {
-            is_upper = true;
-            continue;
-        }
-        char letter = is_upper && *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
-        buf_append_byte(out, (uint8_t)letter);
-        is_upper = false;
-    }
-    buf_append_cstr(out, "\":");
-}
-
 static void append_bytes(struct buf *out, const ProtobufCBinaryData *data)
 {
     static const char letters[] =
@@ -175,12 +159,14 @@ static void encode_fields(struct buf *out, const ProtobufCMessage *message)
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
         const ProtobufCFieldDescriptor *shown = shown_field(message, field, document);
-        if (shown == NULL)
+        if (shown == NULL || field == NULL)
             continue;
         if (!is_first)
             buf_append_byte(out, ',');
         is_first = false;
-        append_name(out, field->name);
+        buf_append_byte(out, '"');
+        json_append_field_name(out, field->name);
+        buf_append_cstr(out, "\":");
         if (field_is_repeated(shown))
             encode_repeated(out, message, shown);
         else

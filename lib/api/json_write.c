@@ -20,6 +20,20 @@ static void append_escaped(struct buf *out, uint8_t byte)
     }
 }
 
+void json_append_field_name(struct buf *out, const char *declared)
+{
+    bool is_upper = false;
+    for (const char *c = declared; *c != '\0'; c++) {
+        if (*c == '_') {
+            is_upper = true;
+            continue;
+        }
+        char letter = is_upper && *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
+        buf_append_byte(out, (uint8_t)letter);
+        is_upper = false;
+    }
+}
+
 void json_append_string(struct buf *out, struct str text)
 {
     buf_append_byte(out, '"');

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "api/field_internal.h"
 #include "api/json.h"
 #include "api/rpc_internal.h"
 #include "base/assert.h"
@@ -29,32 +30,6 @@ static void note_message(struct document *document, const ProtobufCMessageDescri
 static bool is_struct(const ProtobufCMessageDescriptor *descriptor)
 {
     return strcmp(descriptor->name, "google.protobuf.Struct") == 0;
-}
-
-static bool is_map_entry(const ProtobufCMessageDescriptor *descriptor)
-{
-    size_t size = strlen(descriptor->short_name);
-    return size > 5 && strcmp(descriptor->short_name + size - 5, "Entry") == 0 &&
-           descriptor->n_fields == 2 && strcmp(descriptor->fields[0].name, "key") == 0;
-}
-
-static bool has_field(const ProtobufCMessageDescriptor *descriptor, const char *name)
-{
-    return protobuf_c_message_descriptor_get_field_by_name(descriptor, name) != NULL;
-}
-
-static void write_json_name(struct buf *out, const char *name)
-{
-    bool is_upper = false;
-    for (const char *c = name; *c != '\0'; c++) {
-        if (*c == '_') {
-            is_upper = true;
-            continue;
-        }
-        bool is_letter = *c >= 'a' && *c <= 'z';
-        buf_append_byte(out, (uint8_t)(is_upper && is_letter ? *c - 'a' + 'A' : *c));
-        is_upper = false;
-    }
 }
 
 static void write_enum(struct buf *out, const ProtobufCEnumDescriptor *descriptor)
@@ -99,7 +74,7 @@ static void write_type(struct document *document, const ProtobufCFieldDescriptor
         write_enum(out, field->descriptor);
         return;
     case PROTOBUF_C_TYPE_MESSAGE:
-        if (is_struct(field->descriptor) || is_map_entry(field->descriptor)) {
+        if (is_struct(field->descriptor) || field_is_map(field)) {
             buf_append_cstr(out, "{\"type\":\"object\",\"additionalProperties\":true}");
         } else {
             const ProtobufCMessageDescriptor *descriptor = field->descriptor;
@@ -113,9 +88,9 @@ static void write_type(struct document *document, const ProtobufCFieldDescriptor
 }
 
 // A message with payload and document has one name in JSON: payload.
-static bool is_hidden(const ProtobufCMessageDescriptor *descriptor, const char *name)
+static bool is_hidden(const ProtobufCMessageDescriptor *descriptor, unsigned index)
 {
-    return strcmp(name, "document") == 0 && has_field(descriptor, "payload");
+    return &descriptor->fields[index] == field_document(descriptor);
 }
 
 static void write_schema(struct document *document, const ProtobufCMessageDescriptor *descriptor)
@@ -125,13 +100,12 @@ static void write_schema(struct document *document, const ProtobufCMessageDescri
     buf_append_cstr(out, "{\"type\":\"object\",\"properties\":{");
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
-        bool is_list = field->label == PROTOBUF_C_LABEL_REPEATED &&
-                       !(field->type == PROTOBUF_C_TYPE_MESSAGE && is_map_entry(field->descriptor));
-        if (is_hidden(descriptor, field->name))
+        bool is_list = field_is_repeated(field) && !field_is_map(field);
+        if (is_hidden(descriptor, i))
             continue;
         buf_append_cstr(out, is_first ? "\"" : ",\"");
         is_first = false;
-        write_json_name(out, field->name);
+        json_append_field_name(out, field->name);
         buf_append_cstr(out, is_list ? "\":{\"type\":\"array\",\"items\":" : "\":");
         write_type(document, field);
         buf_append_cstr(out, is_list ? "}" : "");
@@ -233,10 +207,10 @@ static void write_openapi(struct document *document, const struct rpc_router *ro
 static void write_fields(struct buf *out, const ProtobufCMessageDescriptor *descriptor)
 {
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
-        if (is_hidden(descriptor, descriptor->fields[i].name))
+        if (is_hidden(descriptor, i))
             continue;
         buf_append_cstr(out, i > 0 ? ", " : "");
-        write_json_name(out, descriptor->fields[i].name);
+        json_append_field_name(out, descriptor->fields[i].name);
     }
 }
 

@@ -7,6 +7,8 @@
 
 // The router: what was added to it, and the way of a call from the network to its method.
 
+#define LARGE_BYTES_MAX ((size_t)1 << 30)
+
 enum { ROUTER_ARENA_SIZE_MAX = 16 << 20, SCRATCH_KEPT_MAX = 1 << 20 };
 
 static void register_metrics(struct rpc_router *router)
@@ -25,6 +27,8 @@ struct rpc_router *rpc_router_create(const struct rpc_router_options *options)
     router->arena = arena_create(ROUTER_ARENA_SIZE_MAX);
     router->options = *options;
     router->options.internal_token = arena_str(router->arena, options->internal_token);
+    if (router->options.large_bytes_max == 0)
+        router->options.large_bytes_max = LARGE_BYTES_MAX;
     router->options.cors_origins = arena_str(router->arena, options->cors_origins);
     router->methods = map_create();
     router->services = map_create();
@@ -170,15 +174,23 @@ static bool is_refused_as_internal(const struct rpc *rpc)
 // The method of a gRPC call; answered when there is none.
 static bool find_method(struct rpc *rpc)
 {
-    struct str path = call_path(rpc->call);
-    const struct rpc_entry *entry = map_get(rpc->router->methods, path);
+    const struct rpc_entry *entry = map_get(rpc->router->methods, call_path(rpc->call));
     if (entry == NULL || entry->method->is_http_only) {
-        rpc_fail(rpc, STATUS_UNIMPLEMENTED, "no such method here: %.*s",
-                 path.len < 256 ? (int)path.len : 256, path.data);
+        struct str path = rpc_shown_path(rpc);
+        rpc_fail(rpc, STATUS_UNIMPLEMENTED, "no such method here: %.*s", STR_ARG(path));
         return false;
     }
     rpc->entry = entry;
     return true;
+}
+
+static void limit_size(struct rpc *rpc)
+{
+    size_t size_max = rpc->page != NULL || rpc->entry->is_open
+                          ? OPEN_MESSAGE_SIZE_MAX
+                          : rpc->entry->method->message_size_max;
+    if (size_max > 0)
+        call_set_message_size_max(rpc->call, size_max);
 }
 
 static void on_start(struct call *call, void *context)
@@ -196,6 +208,7 @@ static void on_start(struct call *call, void *context)
                  STR_ARG(rpc->entry->path));
         return;
     }
+    limit_size(rpc);
     rpc_begin(rpc);
 }
 
@@ -244,6 +257,8 @@ static void on_release(struct call *call, void *context)
     struct rpc *rpc = call_user(call);
     rpc_finished(rpc, STATUS_OK);
     arena_destroy(rpc->large_arena);
+    if (rpc->large_size > 0)
+        (void)atomic_fetch_sub(&rpc->router->large_bytes, rpc->large_size);
 }
 
 const struct call_handler rpc_call_handler = {

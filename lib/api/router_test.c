@@ -23,7 +23,7 @@
 // A router on a real port and in the process, asked by a channel over both and by HTTP/1.1 over a
 // socket. The services are the public ones with handlers that show what they were given.
 
-enum { SECONDS_MAX = 20, ANSWER_SIZE_MAX = 1 << 20 };
+enum { SECONDS_MAX = 20, ANSWER_SIZE_MAX = 1 << 20, GET_SIZE_MAX = 1000 };
 
 #define INTERNAL_TOKEN "the-internal-token"
 
@@ -141,7 +141,7 @@ static void refresh(struct rpc *rpc, void *context)
 static const struct rpc_method vectron_methods[] = {
     {.name = "Search", .handler = search, .prepare_http = prepare_search},
     {.name = "SearchStream", .handler = search_stream, .is_stream = true},
-    {.name = "Get", .handler = get},
+    {.name = "Get", .handler = get, .message_size_max = GET_SIZE_MAX},
     {.name = "Delete", .handler = delete},
     {.name = "Upsert", .handler = upsert},
     {.name = "ListCollections", .handler = list},
@@ -188,7 +188,7 @@ static bool listen_on(struct fixture *fixture, struct str address, char out_addr
                                   NULL, out_address));
 }
 
-static bool set_up(struct fixture *fixture)
+static bool set_up_with(struct fixture *fixture, size_t large_bytes_max)
 {
     static atomic_uint count;
     char name[64];
@@ -203,6 +203,7 @@ static bool set_up(struct fixture *fixture)
         .context = fixture,
         .internal_token = STR(INTERNAL_TOKEN),
         .cors_origins = STR("https://a.example, https://b.example"),
+        .large_bytes_max = large_bytes_max,
     });
     rpc_router_add_service(fixture->router, &vectron__v1__vectron_service__descriptor,
                            vectron_methods, sizeof(vectron_methods) / sizeof(vectron_methods[0]),
@@ -225,6 +226,11 @@ static bool set_up(struct fixture *fixture)
     bool has_port = CHECK(colon != NULL && str_to_u64(str_from_cstr(colon + 1), &port));
     fixture->port = (uint16_t)port;
     return has_port;
+}
+
+static bool set_up(struct fixture *fixture)
+{
+    return set_up_with(fixture, 0);
 }
 
 static void tear_down(struct fixture *fixture)
@@ -332,33 +338,123 @@ TEST(grpc_over_a_connection_and_in_process)
     arena_destroy(arena);
 }
 
-TEST(a_request_over_a_mebibyte_is_decoded_on_the_pool)
+// So many points of 100 values, 400 bytes each and a little.
+static Vectron__V1__UpsertRequest *large_request(struct arena *arena, size_t point_count)
 {
-    enum { POINTS = 3000, VALUES = 100 };
-    struct fixture fixture;
-    struct arena *arena = arena_create(64 << 20);
-    const ProtobufCMessage *message = NULL;
-    Vectron__V1__UpsertRequest request = VECTRON__V1__UPSERT_REQUEST__INIT;
-    Vectron__V1__Point *points = arena_alloc(arena, POINTS * sizeof(*points));
-    Vectron__V1__Point **list_of_points = arena_alloc(arena, POINTS * sizeof(void *));
+    enum { VALUES = 100 };
+    Vectron__V1__UpsertRequest *request = arena_alloc(arena, sizeof(*request));
+    Vectron__V1__Point *points = arena_alloc(arena, point_count * sizeof(*points));
+    Vectron__V1__Point **list_of_points = arena_alloc(arena, point_count * sizeof(void *));
     float *values = arena_alloc(arena, VALUES * sizeof(*values));
-    for (size_t i = 0; i < POINTS; i++) {
+    vectron__v1__upsert_request__init(request);
+    for (size_t i = 0; i < point_count; i++) {
         vectron__v1__point__init(&points[i]);
         points[i].vector = values;
         points[i].n_vector = VALUES;
         list_of_points[i] = &points[i];
     }
-    request.points = list_of_points;
-    request.n_points = POINTS;
+    request->points = list_of_points;
+    request->n_points = point_count;
+    return request;
+}
+
+TEST(a_request_over_a_mebibyte_is_decoded_on_the_pool)
+{
+    enum { POINTS = 3000 };
+    struct fixture fixture;
+    struct arena *arena = arena_create(64 << 20);
+    const ProtobufCMessage *message = NULL;
+    const Vectron__V1__UpsertRequest *request = large_request(arena, POINTS);
     REQUIRE(set_up(&fixture));
     struct channel *const channels[] = {fixture.channel, fixture.inproc};
     for (size_t i = 0; i < 2; i++) {
         CHECK_OK(ask(channels[i], &vectron__v1__vectron_service__descriptor, "Upsert",
-                     &request.base, arena, &message));
+                     &request->base, arena, &message));
         REQUIRE(message != NULL);
         CHECK_EQ_I64(((const Vectron__V1__UpsertResponse *)(const void *)message)->upserted,
                      POINTS);
     }
+    tear_down(&fixture);
+    arena_destroy(arena);
+}
+
+TEST(large_requests_share_a_budget)
+{
+    struct fixture fixture;
+    struct arena *arena = arena_create(64 << 20);
+    const ProtobufCServiceDescriptor *service = &vectron__v1__vectron_service__descriptor;
+    const ProtobufCMessage *message = NULL;
+    const Vectron__V1__UpsertRequest *fitting = large_request(arena, 3500);
+    const Vectron__V1__UpsertRequest *too_large = large_request(arena, 7000);
+    REQUIRE(set_up_with(&fixture, 2 << 20));
+    struct channel *const channels[] = {fixture.channel, fixture.inproc};
+    for (size_t i = 0; i < 2; i++) {
+        // What a request took is given back with it, also when it was refused.
+        for (int round = 0; round < 3; round++) {
+            CHECK_OK(ask(channels[i], service, "Upsert", &fitting->base, arena, &message));
+            CHECK_STATUS(ask(channels[i], service, "Upsert", &too_large->base, arena, &message),
+                         STATUS_EXHAUSTED);
+            CHECK_CONTAINS(str_from_cstr(error.text), STR("2097152 bytes"));
+        }
+    }
+    tear_down(&fixture);
+    arena_destroy(arena);
+}
+
+static char *repeat(struct arena *arena, char letter, size_t count)
+{
+    char *text = arena_alloc(arena, count + 1);
+    memset(text, letter, count);
+    text[count] = '\0';
+    return text;
+}
+
+TEST(a_method_may_take_less_than_its_listener)
+{
+    struct fixture fixture;
+    struct arena *arena = arena_create(1 << 20);
+    const ProtobufCServiceDescriptor *service = &vectron__v1__vectron_service__descriptor;
+    const ProtobufCMessage *message = NULL;
+    Vectron__V1__GetRequest request = VECTRON__V1__GET_REQUEST__INIT;
+    REQUIRE(set_up(&fixture));
+    struct channel *const channels[] = {fixture.channel, fixture.inproc};
+    for (size_t i = 0; i < 2; i++) {
+        request.id = repeat(arena, 'x', GET_SIZE_MAX - 10);
+        CHECK_OK(ask(channels[i], service, "Get", &request.base, arena, &message));
+        request.id = repeat(arena, 'x', GET_SIZE_MAX + 1);
+        CHECK_STATUS(ask(channels[i], service, "Get", &request.base, arena, &message),
+                     STATUS_EXHAUSTED);
+        CHECK_CONTAINS(str_from_cstr(error.text), STR("1000"));
+    }
+    tear_down(&fixture);
+    arena_destroy(arena);
+}
+
+// Health and pages need no token, so they take little.
+TEST(what_is_open_to_all_takes_little)
+{
+    enum { TOO_MUCH = (64 << 10) + 1 };
+    struct fixture fixture;
+    struct arena *arena = arena_create(4 << 20);
+    const ProtobufCMessage *message = NULL;
+    Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    REQUIRE(set_up(&fixture));
+    struct channel *const channels[] = {fixture.channel, fixture.inproc};
+    for (size_t i = 0; i < 2; i++) {
+        request.service = repeat(arena, 'x', TOO_MUCH - 100);
+        CHECK_STATUS(ask(channels[i], &grpc__health__v1__health__descriptor, "Check", &request.base,
+                         arena, &message),
+                     STATUS_NOT_FOUND);
+        request.service = repeat(arena, 'x', TOO_MUCH);
+        CHECK_STATUS(ask(channels[i], &grpc__health__v1__health__descriptor, "Check", &request.base,
+                         arena, &message),
+                     STATUS_EXHAUSTED);
+    }
+    struct str answer =
+        http(&fixture, arena, "GET /docs HTTP/1.1", repeat(arena, 'x', TOO_MUCH - 1));
+    CHECK(str_starts_with(answer, STR("HTTP/1.1 200")));
+    answer = http(&fixture, arena, "GET /docs HTTP/1.1", repeat(arena, 'x', TOO_MUCH));
+    CHECK(str_starts_with(answer, STR("HTTP/1.1 413")));
     tear_down(&fixture);
     arena_destroy(arena);
 }

@@ -69,35 +69,33 @@ bool route_unescape(struct str text, bool has_plus, struct arena *arena, struct 
     return true;
 }
 
-enum route_match route_match(const char *pattern, struct str path, struct arena *arena,
-                             struct route_variable variables[static ROUTE_VARIABLES_MAX],
-                             uint32_t *out_variable_count, uint32_t *out_literal_count)
+bool route_match(const char *pattern, struct str path,
+                 struct route_variable variables[static ROUTE_VARIABLES_MAX],
+                 uint32_t *out_variable_count, uint32_t *out_literal_count)
 {
     struct str rest_of_pattern = str_from_cstr(pattern);
     struct str rest = path;
     uint32_t variable_count = 0;
     uint32_t literal_count = 0;
-    bool has_bad_escape = false;
     bool has_more = true;
     while (has_more) {
         has_more = memchr(rest_of_pattern.data, '/', rest_of_pattern.len) != NULL;
         if (has_more != (rest.len > 0 && memchr(rest.data, '/', rest.len) != NULL))
-            return ROUTE_NO_MATCH;
+            return false;
         struct str wanted = str_cut(&rest_of_pattern, '/');
         struct str segment = str_cut(&rest, '/');
         if (wanted.len == 0 || wanted.data[0] != '{') {
             if (!str_equal(wanted, segment))
-                return ROUTE_NO_MATCH;
+                return false;
             literal_count++;
             continue;
         }
         if (segment.len == 0 || variable_count == ROUTE_VARIABLES_MAX)
-            return ROUTE_NO_MATCH;
-        struct route_variable *variable = &variables[variable_count++];
-        variable->name = (struct str){wanted.data + 1, wanted.len - 2};
-        has_bad_escape |= !route_unescape(segment, false, arena, &variable->text);
+            return false;
+        struct str name = {wanted.data + 1, wanted.len - 2};
+        variables[variable_count++] = (struct route_variable){name, segment};
     }
     *out_variable_count = variable_count;
     *out_literal_count = literal_count;
-    return has_bad_escape ? ROUTE_BAD_ESCAPE : ROUTE_MATCH;
+    return true;
 }

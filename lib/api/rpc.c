@@ -1,7 +1,6 @@
 #include "api/rpc.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "api/message.h"
@@ -12,7 +11,7 @@
 // One request, from its decoding to its answer. Small messages are decoded where they come in, on
 // the loop; large ones on the pool, because other calls wait meanwhile.
 
-enum { DECODE_INLINE_MAX = 1 << 20, FAIL_TEXT_SIZE = 1024 };
+enum { DECODE_INLINE_MAX = 1 << 20 };
 
 #define LARGE_MEMORY_MAX ((size_t)4 << 30)
 
@@ -97,6 +96,15 @@ static void decoded_pooled(struct rpc *rpc, void *context)
 
 static void decode_large(struct rpc *rpc, struct span bytes)
 {
+    struct rpc_router *router = rpc->router;
+    rpc->large_size = bytes.len; // until the request is released
+    if (atomic_fetch_add(&router->large_bytes, bytes.len) + bytes.len >
+        router->options.large_bytes_max) {
+        rpc_fail(rpc, STATUS_EXHAUSTED,
+                 "large requests of %zu bytes together are the limit: try again",
+                 router->options.large_bytes_max);
+        return;
+    }
     uint8_t *copy = mem_try_alloc(bytes.len);
     if (copy == NULL) {
         rpc_fail(rpc, STATUS_EXHAUSTED, "no memory for a request of %zu bytes", bytes.len);
@@ -141,6 +149,10 @@ void rpc_receive(struct rpc *rpc, struct span bytes)
     if (!rpc->entry->is_bidi && (rpc->has_request || rpc->is_decoding)) {
         rpc_fail(rpc, STATUS_INVALID, "%.*s takes one message, a second one came",
                  STR_ARG(rpc->entry->path));
+        return;
+    }
+    if (rpc->entry->is_bidi && ++rpc->message_count > OPEN_MESSAGES_MAX) {
+        rpc_fail(rpc, STATUS_EXHAUSTED, "more than %d messages in one stream", OPEN_MESSAGES_MAX);
         return;
     }
     if (bytes.len > DECODE_INLINE_MAX) {
@@ -220,17 +232,17 @@ void rpc_finish(struct rpc *rpc)
 
 void rpc_fail(struct rpc *rpc, enum status status, const char *format, ...)
 {
-    char text[FAIL_TEXT_SIZE];
+    struct error error;
     va_list arguments;
     if (rpc_is_done(rpc))
         return;
     ASSERT(status != STATUS_OK);
     va_start(arguments, format);
-    (void)vsnprintf(text, sizeof(text), format, arguments);
+    error_vwrite(&error, format, arguments);
     va_end(arguments);
-    struct str sentence = str_from_cstr(text);
+    struct str sentence = str_from_cstr(error.text);
     if (status == STATUS_BUG)
-        sentence = arena_format(rpc_arena(rpc), "%s (request %.*s)", text,
+        sentence = arena_format(rpc_arena(rpc), "%s (request %.*s)", error.text,
                                 STR_ARG(call_request_id(rpc->call)));
     rpc_end(rpc, status, sentence);
 }
@@ -259,6 +271,14 @@ struct str rpc_method_path(const struct rpc *rpc)
     if (rpc->entry != NULL)
         return rpc->entry->path;
     return rpc->page != NULL ? rpc->page->pattern : STR("unknown");
+}
+
+struct str rpc_shown_path(const struct rpc *rpc)
+{
+    struct str path = call_path(rpc->call);
+    if (path.len > SHOWN_PATH_SIZE_MAX)
+        path.len = SHOWN_PATH_SIZE_MAX;
+    return path;
 }
 
 struct call *rpc_call(struct rpc *rpc)

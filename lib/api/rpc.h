@@ -25,7 +25,9 @@ typedef void (*rpc_handler_fn)(struct rpc *rpc, void *context);
 struct rpc_method {
     const char *name; // of the service's descriptor: "Search"
     rpc_handler_fn handler;
-    bool is_stream;    // any number of rpc_send, then rpc_finish
+    size_t message_size_max; // of a request; 0: the listener's. For methods that anybody may call,
+                             // or whose callee takes no more
+    bool is_stream;          // any number of rpc_send, then rpc_finish
     bool is_internal;  // only for other services: the router refuses callers without the internal
                        // token (PERMISSION_DENIED), unless rpc_router_options say otherwise
     bool is_http_only; // refused with UNAUTHENTICATED-style answers is the interceptor's business;
@@ -48,6 +50,9 @@ struct rpc_router_options {
     // Proof that internal callers show in metadata `vectron-internal`; empty: internal methods are
     // open to every local process.
     struct str internal_token;
+    // Bytes of requests over 1 MiB that may be under way together; beyond it they are refused with
+    // EXHAUSTED. 0: 1 GiB.
+    size_t large_bytes_max;
     struct str cors_origins; // comma list, "*" for all; empty: same origin only
 };
 

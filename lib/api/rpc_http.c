@@ -48,7 +48,6 @@ struct finding {
     const struct rpc_page *page;
     const struct rpc_route *route;
     uint32_t literal_count;
-    bool has_bad_escape;
     bool is_known; // some verb has this path
     char allow[ALLOW_SIZE_MAX];
     size_t allow_size;
@@ -96,12 +95,9 @@ static void find_route(struct rpc *rpc, struct str verb, struct str path, struct
         struct route_variable variables[ROUTE_VARIABLES_MAX];
         uint32_t variable_count = 0;
         uint32_t literal_count = 0;
-        enum route_match match = route_match(route->pattern, path, rpc_arena(rpc), variables,
-                                             &variable_count, &literal_count);
-        if (match == ROUTE_NO_MATCH)
+        if (!route_match(route->pattern, path, variables, &variable_count, &literal_count))
             continue;
         allow(finding, str_from_cstr(route->verb));
-        finding->has_bad_escape |= match == ROUTE_BAD_ESCAPE;
         if (!is_verb(str_from_cstr(route->verb), verb) ||
             (finding->route != NULL && literal_count <= finding->literal_count))
             continue;
@@ -115,20 +111,18 @@ static void find_route(struct rpc *rpc, struct str verb, struct str path, struct
 static void refuse_verb(struct rpc *rpc, const struct finding *finding, struct str verb)
 {
     struct str allowed = {finding->allow, finding->allow_size};
-    struct str path = call_path(rpc->call);
+    struct str path = rpc_shown_path(rpc);
     call_add_header(rpc->call, STR("allow"), allowed);
     rpc_http_fail(rpc, 405, STATUS_UNIMPLEMENTED,
-                  arena_format(rpc_arena(rpc), "%.*s is not for %.*s: %.*s",
-                               path.len < 256 ? (int)path.len : 256, path.data,
+                  arena_format(rpc_arena(rpc), "%.*s is not for %.*s: %.*s", STR_ARG(path),
                                verb.len < 32 ? (int)verb.len : 32, verb.data, STR_ARG(allowed)));
     rpc_finished(rpc, STATUS_UNIMPLEMENTED);
 }
 
 static void refuse_path(struct rpc *rpc)
 {
-    struct str path = call_path(rpc->call);
-    rpc_fail(rpc, STATUS_NOT_FOUND, "%.*s not found", path.len < 256 ? (int)path.len : 256,
-             path.data);
+    struct str path = rpc_shown_path(rpc);
+    rpc_fail(rpc, STATUS_NOT_FOUND, "%.*s not found", STR_ARG(path));
 }
 
 static void answer_options(struct rpc *rpc, struct finding *finding)
@@ -139,6 +133,19 @@ static void answer_options(struct rpc *rpc, struct finding *finding)
     call_add_header(rpc->call, STR("allow"), allowed);
     call_reply(rpc->call, 204, STR(""), (struct span){0});
     rpc_finished(rpc, STATUS_OK);
+}
+
+static bool unescape_variables(struct rpc *rpc)
+{
+    for (uint32_t i = 0; i < rpc->variable_count; i++) {
+        struct str *text = &rpc->variables[i].text;
+        if (!route_unescape(*text, false, rpc_arena(rpc), text)) {
+            rpc_fail(rpc, STATUS_INVALID,
+                     "the path has a %% that no two hexadecimal digits follow, or a NUL");
+            return false;
+        }
+    }
+    return true;
 }
 
 bool rpc_http_find(struct rpc *rpc)
@@ -155,12 +162,7 @@ bool rpc_http_find(struct rpc *rpc)
     add_cors(rpc, STR(""));
     if (finding.route != NULL) {
         rpc->entry = finding.route->entry;
-        if (!finding.has_bad_escape)
-            return true;
-        rpc_fail(rpc, STATUS_INVALID,
-                 "the path has a %% that no two hexadecimal digits follow, or "
-                 "a NUL");
-        return false;
+        return unescape_variables(rpc);
     }
     if (finding.page != NULL) {
         rpc->page = finding.page;

@@ -17,7 +17,13 @@
 // and path stand for which method; health.c and reflection.c the services that every port has;
 // openapi.c the description of the HTTP face.
 
-enum { RPC_LOOPS_MAX = 1024 };
+enum {
+    RPC_LOOPS_MAX = 1024,
+    // What anybody may send without a token, to pages and to the router's own services.
+    OPEN_MESSAGE_SIZE_MAX = 64 << 10,
+    OPEN_MESSAGES_MAX = 1000, // in one stream
+    SHOWN_PATH_SIZE_MAX = 256,
+};
 
 // A method that was added, or one of the router's own services.
 struct rpc_entry {
@@ -63,7 +69,8 @@ struct rpc_router {
     struct rpc_route *routes;
     struct health *health;
     struct reflection *reflection;
-    struct arena *arena; // of all of the above
+    _Atomic size_t large_bytes; // of large requests that are under way
+    struct arena *arena;        // of all of the above
     struct metric *requests[STATUS_COUNT];
     struct buf *scratch[RPC_LOOPS_MAX]; // of each loop, for the bytes of an answer
 };
@@ -72,7 +79,7 @@ enum { ROUTE_VARIABLES_MAX = 2 };
 
 struct route_variable {
     struct str name;
-    struct str text; // decoded
+    struct str text;
 };
 
 struct rpc {
@@ -83,6 +90,8 @@ struct rpc {
     ProtobufCMessage *request;
     struct span body;
     struct arena *large_arena; // of a request that was decoded on the pool, or NULL
+    size_t large_size;         // its bytes, of the router's budget
+    uint32_t message_count;
     void *user;
     uint64_t started_ns;
     struct route_variable variables[ROUTE_VARIABLES_MAX];
@@ -111,6 +120,7 @@ void rpc_end(struct rpc *rpc, enum status status, struct str text);
 // Tell options.finished, once.
 void rpc_finished(struct rpc *rpc, enum status status);
 struct buf *rpc_scratch(struct rpc *rpc);
+struct str rpc_shown_path(const struct rpc *rpc); // as much of it as is worth showing
 
 // --- rpc_http.c
 
@@ -133,12 +143,11 @@ struct route_binding {
 extern const struct route_binding route_bindings[];
 extern const uint32_t route_binding_count;
 
-enum route_match { ROUTE_NO_MATCH, ROUTE_MATCH, ROUTE_BAD_ESCAPE };
-// Whether the path fits the pattern; the variables are decoded into the arena. literals receives
+// Whether the path fits the pattern; the variables are as they stand in the path. literals receives
 // how many segments are no variables: of two patterns that fit, the one with more of them is meant.
-enum route_match route_match(const char *pattern, struct str path, struct arena *arena,
-                             struct route_variable variables[static ROUTE_VARIABLES_MAX],
-                             uint32_t *out_variable_count, uint32_t *out_literal_count);
+bool route_match(const char *pattern, struct str path,
+                 struct route_variable variables[static ROUTE_VARIABLES_MAX],
+                 uint32_t *out_variable_count, uint32_t *out_literal_count);
 // %41 becomes A; with has_plus, + becomes a space. False: malformed, or it holds a NUL.
 bool route_unescape(struct str text, bool has_plus, struct arena *arena, struct str *out_text);
 

@@ -1,6 +1,5 @@
 #include "base/error.h"
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,14 +29,19 @@ static void make_utf8(char *text, bool was_cut)
 
 void error_write(struct error *error, const char *format, ...)
 {
+    va_list arguments;
+    va_start(arguments, format);
+    error_vwrite(error, format, arguments);
+    va_end(arguments);
+}
+
+void error_vwrite(struct error *error, const char *format, va_list arguments)
+{
     if (error == NULL)
         return;
     // An argument may be the error's own text: build the sentence beside it.
     char text[ERROR_TEXT_SIZE];
-    va_list arguments;
-    va_start(arguments, format);
     int len = vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
     if (len < 0)
         text[0] = '\0';
     make_utf8(text, len >= (int)sizeof(text));

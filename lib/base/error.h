@@ -1,5 +1,7 @@
 #pragma once
 
+#include <stdarg.h>
+
 #include "base/status.h"
 
 // The sentence that goes with a status: which file, which field, which limit. A function that takes
@@ -17,6 +19,8 @@ struct error {
 #define error_set(to, code, ...) (error_write((to), __VA_ARGS__), (enum status)(code))
 void error_write(struct error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+void error_vwrite(struct error *error, const char *format, va_list arguments)
+    __attribute__((format(printf, 2, 0)));
 
 // Put words in front of the sentence, followed by ": ". Returns status unchanged.
 enum status error_prefix(struct error *error, enum status status, const char *format, ...)

@@ -3,6 +3,7 @@
 #include "api/auth.pb-c.h"
 #include "api/client.h"
 #include "apigateway/identity_watch.h"
+#include "base/limits.h"
 #include "server/client_address.h"
 
 enum { FORWARD_METADATA_MAX = 4 };
@@ -68,9 +69,11 @@ static void forward(struct rpc *rpc, void *context)
     });
 }
 
-#define FORWARD(method)                                                                     \
-    {                                                                                       \
-        .name = (method), .handler = forward, .is_http_only = true, .tag = ACCESS_FORWARDED \
+// The auth service takes no larger ones, and some of these need no token.
+#define FORWARD(method)                                                         \
+    {                                                                           \
+        .name = (method), .handler = forward, .is_http_only = true,             \
+        .message_size_max = LIMIT_REQUEST_SIZE_CONTROL, .tag = ACCESS_FORWARDED \
     }
 
 // What has an HTTP binding; the calls between services are not for this port.
