@@ -28,6 +28,10 @@ static const struct setting dev_settings[] = {
      "the auth service's HTTP address"},
     {"auth-grpc-addr", "GRPC_PORT", SETTING_STR, false, "127.0.0.1:8083",
      "the auth service's gRPC address"},
+    {"memory", "VECTRON_MEMORY", SETTING_U64, false, "0",
+     "bytes of memory for points; beyond it upserts are refused and the rest goes on; 0: four "
+     "fifths "
+     "of the machine's, or of the control group's"},
 };
 
 struct dev {
@@ -59,6 +63,7 @@ static const struct wire wires[] = {
     {&worker_service, "grpc-addr", "inproc:worker", NULL, NULL},
     {&worker_service, "pd-addrs", "inproc:placementdriver", NULL, NULL},
     {&worker_service, "data-dir", NULL, "worker", NULL},
+    {&worker_service, "memory", NULL, NULL, "memory"},
     {&authsvc_service, "pd-addrs", "inproc:placementdriver", NULL, NULL},
     {&authsvc_service, "secret-file", NULL, "vectron.secret", NULL},
     {&authsvc_service, "http-port", NULL, NULL, "auth-http-addr"},

@@ -197,6 +197,15 @@ static uint64_t slot_size(const struct index *index)
            (index->options.distance == DISTANCE_EUCLIDEAN ? 0 : sizeof(float));
 }
 
+uint64_t index_growth_size(const struct index *index, uint32_t put_count)
+{
+    if (put_count <= index->free_count)
+        return 0;
+    uint64_t size =
+        slot_size(index) + graph_point_size(index->options.distance, index->options.dimension);
+    return (put_count - index->free_count) * size;
+}
+
 static uint32_t take_slot(struct index *index)
 {
     if (index->free_count > 0)
@@ -342,11 +351,20 @@ uint64_t index_point_count(const struct index *index)
     return atomic_load_explicit(&index->point_count, memory_order_relaxed);
 }
 
-uint64_t index_memory_size(const struct index *index)
+uint64_t index_graph_size(const struct index *index)
 {
     const struct graph *graph = atomic_load(&index->graph);
+    if (graph == NULL)
+        return 0;
+    return graph_memory_size(graph) +
+           index_unlinked_count(index) *
+               graph_point_size(index->options.distance, index->options.dimension);
+}
+
+uint64_t index_memory_size(const struct index *index)
+{
     return sizeof(*index) + atomic_load_explicit(&index->memory_size, memory_order_relaxed) +
-           (graph == NULL ? 0 : graph_memory_size(graph));
+           index_graph_size(index);
 }
 
 const float *index_vector(const struct index *index, uint32_t slot)

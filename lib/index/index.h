@@ -44,6 +44,8 @@ void index_destroy(struct index *index); // index may be NULL; no view is open
 
 // Make room: as many puts cannot fail afterwards. EXHAUSTED: no memory, or too many slots.
 enum status index_reserve(struct index *index, uint32_t put_count);
+// How many bytes more so many puts would take; slots that are free take none.
+uint64_t index_growth_size(const struct index *index, uint32_t put_count);
 // A point that shows from sequence on; copies id and vector and returns its slot. The room was
 // reserved.
 uint32_t index_put(struct index *index, struct str id, const float *vector, uint64_t sequence);
@@ -80,6 +82,8 @@ uint32_t index_dimension(const struct index *index);
 enum distance index_distance(const struct index *index);
 uint64_t index_point_count(const struct index *index); // as published
 uint64_t index_memory_size(const struct index *index); // bytes that hold points
+// Of them, the graph's, with what it will take for points that are not linked yet.
+uint64_t index_graph_size(const struct index *index);
 
 // --- Views: any thread
 

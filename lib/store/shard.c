@@ -47,6 +47,7 @@ void shard_close(struct shard *shard)
     struct error error;
     (void)error_set(&error, STATUS_CANCELLED, "the shard is closed");
     shard_refuse(shard, STATUS_CANCELLED, &error);
+    (void)atomic_fetch_sub(&shard->store->point_bytes, shard->counted_bytes);
     index_destroy(shard->index);
     id_map_deinit(&shard->ids);
     shard_image_deinit(shard);
@@ -133,7 +134,9 @@ static bool stop_draining(struct shard *shard)
 
 static bool link_some(struct shard *shard)
 {
-    return !atomic_load(&shard->is_quiet) && index_link(shard->index, LINK_POINTS);
+    bool has_more = !atomic_load(&shard->is_quiet) && index_link(shard->index, LINK_POINTS);
+    shard_count_memory(shard);
+    return has_more;
 }
 
 // What is done when nothing waits to be written.
@@ -224,6 +227,31 @@ static struct shard_write *fail_some(struct shard_write *batch,
     return kept;
 }
 
+void shard_count_memory(struct shard *shard)
+{
+    uint64_t size = index_memory_size(shard->index) + id_map_memory_size(&shard->ids);
+    // Unsigned: a smaller size takes off.
+    (void)atomic_fetch_add(&shard->store->point_bytes, size - shard->counted_bytes);
+    shard->counted_bytes = size;
+    atomic_store(&shard->id_memory_size, id_map_memory_size(&shard->ids));
+}
+
+static enum status check_memory(const struct shard *shard, uint64_t count, struct error *error)
+{
+    uint64_t most = atomic_load_explicit(&shard->store->memory_max, memory_order_relaxed);
+    uint64_t wanted = index_growth_size(shard->index, (uint32_t)count);
+    if (most == 0 || wanted == 0)
+        return STATUS_OK;
+    uint64_t used = atomic_load(&shard->store->point_bytes) + store_memory_size(shard->store);
+    if (used <= most && wanted <= most - used)
+        return STATUS_OK;
+    return error_set(error, STATUS_EXHAUSTED,
+                     "the memory budget (--memory) is %llu bytes: %llu are used, %llu more are "
+                     "needed for %llu points",
+                     (unsigned long long)most, (unsigned long long)used, (unsigned long long)wanted,
+                     (unsigned long long)count);
+}
+
 static enum status reserve(struct shard *shard, const struct shard_write *batch,
                            struct error *error)
 {
@@ -232,6 +260,8 @@ static enum status reserve(struct shard *shard, const struct shard_write *batch,
         count += write->point_count;
     if (count == 0)
         return STATUS_OK;
+    if (count <= UINT32_MAX)
+        TRY(check_memory(shard, count, error));
     if (count > UINT32_MAX || index_reserve(shard->index, (uint32_t)count) != STATUS_OK ||
         id_map_reserve(&shard->ids, (uint32_t)count) != STATUS_OK)
         return error_set(error, STATUS_EXHAUSTED, "there is no memory for %llu more points",
@@ -365,7 +395,7 @@ static void commit(struct shard *shard, struct shard_write *batch)
         for (const struct shard_write *write = batch; write != NULL; write = write->next)
             apply_write(shard, write, sequence);
         index_publish(shard->index, sequence);
-        atomic_store(&shard->id_memory_size, id_map_memory_size(&shard->ids));
+        shard_count_memory(shard);
     }
     complete(batch, status, &error);
 }
@@ -524,5 +554,13 @@ void shard_stats(struct shard *shard, struct shard_stats *out_stats)
         .memory_bytes = index_memory_size(shard->index) + atomic_load(&shard->id_memory_size),
         .unlinked_points = index_unlinked_count(shard->index),
         .sequence = index_sequence(shard->index),
+    };
+}
+
+void shard_memory(const struct shard *shard, struct shard_memory *out_memory)
+{
+    *out_memory = (struct shard_memory){
+        .graph_bytes = index_graph_size(shard->index),
+        .id_bytes = atomic_load(&shard->id_memory_size),
     };
 }

@@ -84,3 +84,11 @@ struct shard_stats {
 };
 
 void shard_stats(struct shard *shard, struct shard_stats *out_stats);
+
+// Only what is known without waiting.
+struct shard_memory {
+    uint64_t graph_bytes;
+    uint64_t id_bytes;
+};
+
+void shard_memory(const struct shard *shard, struct shard_memory *out_memory);

@@ -108,6 +108,6 @@ enum status shard_load(struct shard *shard, const atomic_bool *cancelled, struct
     if (index_has_graph(shard->index))
         shard->image.saved_changes =
             index_change_count(shard->index) - index_unlinked_count(shard->index);
-    atomic_store(&shard->id_memory_size, id_map_memory_size(&shard->ids));
+    shard_count_memory(shard);
     return status;
 }

@@ -486,10 +486,25 @@ static uint64_t read_property(struct store *store, const char *name)
     return rocksdb_property_int(store->database, name, &value) == 0 ? value : 0;
 }
 
+void store_set_memory_max(struct store *store, uint64_t bytes)
+{
+    atomic_store(&store->memory_max, bytes);
+}
+
+uint64_t store_memory_size(struct store *store)
+{
+    return read_property(store, "rocksdb.cur-size-all-mem-tables") +
+           read_property(store, "rocksdb.block-cache-usage") +
+           read_property(store, "rocksdb.estimate-table-readers-mem");
+}
+
 void store_stats(struct store *store, struct store_stats *out_stats)
 {
-    uint64_t buffers = read_property(store, "rocksdb.cur-size-all-mem-tables");
-    out_stats->disk_bytes = read_property(store, "rocksdb.total-sst-files-size") + buffers;
-    out_stats->memory_bytes = buffers + read_property(store, "rocksdb.block-cache-usage") +
-                              read_property(store, "rocksdb.estimate-table-readers-mem");
+    *out_stats = (struct store_stats){
+        .disk_bytes = read_property(store, "rocksdb.total-sst-files-size") +
+                      read_property(store, "rocksdb.cur-size-all-mem-tables"),
+        .memory_bytes = store_memory_size(store),
+        .point_bytes = atomic_load(&store->point_bytes),
+        .memory_max = atomic_load(&store->memory_max),
+    };
 }

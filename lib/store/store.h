@@ -46,9 +46,16 @@ void store_for_each_shard(struct store *store,
 enum status store_drop_shard(struct store *store, uint32_t shard_id, struct str incarnation,
                              struct error *error);
 
+// A budget for the memory of all shards and of RocksDB: beyond it points are refused with
+// EXHAUSTED, whatever else goes on. 0: none, as after opening. What is stored is loaded in any
+// case.
+void store_set_memory_max(struct store *store, uint64_t bytes);
+
 struct store_stats {
     uint64_t disk_bytes;   // files and log
     uint64_t memory_bytes; // RocksDB's buffers and caches
+    uint64_t point_bytes;  // memory of all open shards
+    uint64_t memory_max;   // the budget; 0: none
 };
 
 void store_stats(struct store *store, struct store_stats *out_stats);

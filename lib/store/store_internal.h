@@ -38,6 +38,8 @@ struct store {
     rocksdb_writeoptions_t *durable; // with sync
     rocksdb_readoptions_t *reading;
     _Atomic uint64_t written_bytes; // since it was opened
+    _Atomic uint64_t memory_max;    // 0: none
+    _Atomic uint64_t point_bytes;   // memory of open shards
     atomic_bool is_failed;          // RocksDB's log could not be written; see store_write
     pthread_mutex_t mutex;          // guards what follows; held over small writes of descriptors
     struct store_entry *entries;
@@ -67,6 +69,7 @@ struct shard {
     _Atomic uint64_t id_memory_size;
 
     // The writer's: whoever drains.
+    uint64_t counted_bytes; // of the store's point_bytes
     struct id_map ids;
     struct map *broken; // ids whose records are broken
     struct shard_image image;
@@ -88,6 +91,9 @@ enum status store_check(char *message, struct error *error);
 // Durable when it returns OK. Takes over batch.
 enum status store_write(struct store *store, rocksdb_writebatch_t *batch, struct error *error);
 
+uint64_t store_memory_size(struct store *store); // RocksDB's
+// shard.c: what the shard takes now is what the store counts. The writer.
+void shard_count_memory(struct shard *shard);
 // shard_image.c. The next piece, when it is time to write one; true: there is more.
 bool shard_image_step(struct shard *shard);
 void shard_image_init(struct shard *shard, const struct shard_options *options);

@@ -63,7 +63,6 @@ struct hosting {
     struct hosting_options options;
     char *path;
     void *memory; // what to free
-    atomic_bool is_ending;
 
     // The first loop's.
     struct cluster_map *map; // referenced; NULL: none came
@@ -72,6 +71,7 @@ struct hosting {
     struct table *old_tables;
     struct opening *openings;
     uint32_t running_count; // of the openings
+    atomic_bool is_ending;  // anybody's
     struct hosted *closing; // waiting for the pool
     struct sweep sweep;
     struct timer retry;
@@ -125,9 +125,23 @@ static enum status open_store(struct hosting *hosting, struct error *error,
     pthread_mutex_lock(&hosting->store_mutex);
     if (hosting->store == NULL)
         status = store_open(str_from_cstr(hosting->path), error, &hosting->store);
+    if (status == STATUS_OK)
+        store_set_memory_max(hosting->store, hosting->options.memory_max);
     *out_store = hosting->store;
     pthread_mutex_unlock(&hosting->store_mutex);
     return status;
+}
+
+bool hosting_store_stats(struct hosting *hosting, struct store_stats *out_stats)
+{
+    // Not while it is opened, which takes long: then there is nothing to say yet.
+    if (pthread_mutex_trylock(&hosting->store_mutex) != 0)
+        return false;
+    bool is_open = hosting->store != NULL;
+    if (is_open)
+        store_stats(hosting->store, out_stats);
+    pthread_mutex_unlock(&hosting->store_mutex);
+    return is_open;
 }
 
 // --- The table

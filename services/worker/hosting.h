@@ -42,13 +42,16 @@ struct hosted {
 
 struct hosting_options {
     struct net *net;
-    struct str path; // of the store
+    struct str path;     // of the store
+    uint64_t memory_max; // for its points
     // The set of open shards changed. On the first loop. May be NULL.
     void (*changed)(void *context);
     void *context;
 };
 
 struct hosting *hosting_create(const struct hosting_options *options);
+// Any thread. False: nothing was opened yet.
+bool hosting_store_stats(struct hosting *hosting, struct store_stats *out_stats);
 // Closes everything: no request is under way. Not on a loop. hosting may be NULL.
 void hosting_destroy(struct hosting *hosting);
 

@@ -182,6 +182,27 @@ static void fill_shard(struct hosted *hosted, uint64_t worker_id, double elapsed
     request->vector_count += (int64_t)points;
 }
 
+static void set_memory_metrics(const struct worker *worker, struct hosted *const *shards,
+                               uint32_t count)
+{
+    struct store_stats store;
+    uint64_t graphs = 0;
+    uint64_t ids = 0;
+    if (!hosting_store_stats(worker->hosting, &store))
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        struct shard_memory memory;
+        shard_memory(shards[i]->shard, &memory);
+        graphs += memory.graph_bytes;
+        ids += memory.id_bytes;
+    }
+    uint64_t vectors = store.point_bytes > graphs + ids ? store.point_bytes - graphs - ids : 0;
+    const uint64_t sizes[WORKER_MEMORY_PARTS] = {vectors, graphs, ids, store.memory_bytes};
+    for (uint32_t i = 0; i < WORKER_MEMORY_PARTS; i++)
+        metric_set(worker->memory[i], (int64_t)sizes[i]);
+    metric_set(worker->memory_max, (int64_t)store.memory_max);
+}
+
 static void set_index_metrics(const struct worker *worker, struct hosted *const *shards,
                               uint32_t count)
 {
@@ -215,6 +236,7 @@ void worker_fill_heartbeat(Vectron__Placementdriver__V1__HeartbeatRequest *reque
     for (uint32_t i = 0; i < count; i++)
         fill_shard(shards[i], worker_id, elapsed, arena, request);
     set_index_metrics(worker, shards, count);
+    set_memory_metrics(worker, shards, count);
     hosting_list_free(shards, count);
     request->active_shards = count;
     fill_usage(worker, elapsed, request);

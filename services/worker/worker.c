@@ -32,6 +32,10 @@ static const struct setting settings[] = {
     {"region", "VECTRON_REGION", SETTING_STR, false, "", "where it stands, for the placement"},
     {"search-only", "VECTRON_SEARCH_ONLY", SETTING_BOOL, false, "false",
      "told to the placement driver: it is to lead no shards"},
+    {"memory", "VECTRON_MEMORY", SETTING_U64, false, "0",
+     "bytes of memory for points; beyond it upserts are refused and the rest goes on; 0: four "
+     "fifths "
+     "of the machine's, or of the control group's"},
     {"cpu", "VECTRON_CPU", SETTING_STR, false, "",
      "the instruction set of the distances: scalar, avx2, avx512 or neon; empty: the best"},
     CLUSTER_SETTINGS,
@@ -125,6 +129,16 @@ static void register_metrics(struct worker *worker)
     worker->relinked = metric_gauge("vectron_index_relinked_points", NULL,
                                     "Points of open shards that could not be reached and were "
                                     "linked again.");
+    worker->memory_max = metric_gauge("vectron_worker_memory_budget_bytes", NULL,
+                                      "Memory that points and their store may take (--memory).");
+    static const char *const parts[WORKER_MEMORY_PARTS] = {
+        "component=\"vectors\"", "component=\"graph\"", "component=\"ids\"",
+        "component=\"documents\""};
+    for (uint32_t i = 0; i < WORKER_MEMORY_PARTS; i++)
+        worker->memory[i] = metric_gauge("vectron_worker_memory_bytes", parts[i],
+                                         "Memory that points take: vectors with their slots, "
+                                         "graphs, the way from ids to slots, RocksDB's buffers and "
+                                         "caches.");
     worker->search_seconds =
         metric_histogram("vectron_worker_search_seconds", NULL, "Time to search shards.");
     worker->rows_compared = metric_counter("vectron_worker_rows_compared_total", NULL,
@@ -225,10 +239,12 @@ static enum status start_parts(struct worker *worker, const struct config *confi
     TRY(check_address(worker, config, "raft-addr", error));
     TRY(data_folder_open(&worker->folder, config_str(config, "data-dir"), error));
     register_metrics(worker);
+    uint64_t memory_max = config_u64(config, "memory");
     (void)snprintf(path, sizeof(path), "%s/db", worker->folder.path);
     worker->hosting = hosting_create(&(struct hosting_options){
         .net = worker->net,
         .path = str_from_cstr(path),
+        .memory_max = memory_max == 0 ? memory_limit_default() : memory_max,
         .changed = shards_changed,
         .context = worker,
     });

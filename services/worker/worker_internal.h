@@ -11,9 +11,12 @@
 #include "server/secret.h"
 #include "worker/data_folder.h"
 #include "worker/hosting.h"
+#include "worker/memory_limit.h"
 #include "worker/worker.h"
 
 // What the parts of a worker share.
+
+enum { WORKER_MEMORY_PARTS = 4 }; // vectors, graph, ids, documents
 
 struct worker {
     struct net *net;
@@ -39,6 +42,8 @@ struct worker {
 
     struct metric *points;
     struct metric *shards;
+    struct metric *memory[WORKER_MEMORY_PARTS];
+    struct metric *memory_max;
     struct metric *unlinked;
     struct metric *unreachable;
     struct metric *relinked;
