@@ -51,6 +51,7 @@ test python3-numpy reference results
 test python3-grpcio client
 test python3-protobuf client
 test python3-pytest test runner
+test golang-go Go client
 check clang fuzz targets
 check llvm symbols in sanitizer reports
 check clang-format formatting
@@ -77,7 +78,10 @@ reasons=()
 while read -r group package why; do
     case " $* " in *" ${group:-none} "*) ;; *) continue ;; esac
     # A tool that came some other way serves as well.
-    case $package in npm) command -v npm >/dev/null && continue ;; esac
+    case $package in
+    npm) command -v npm >/dev/null && continue ;;
+    golang-go) command -v go >/dev/null && continue ;;
+    esac
     if ! installed "$package"; then
         missing+=("$package")
         reasons+=("$package ($why)")
