@@ -10,7 +10,8 @@ import time
 import numpy
 import pytest
 
-from support.process import ROOT
+from support.cluster import Dev
+from support.process import ROOT, free_port, wait_until
 
 sys.path.insert(0, str(ROOT / "clientlibs/python"))
 
@@ -190,3 +191,34 @@ def test_the_examples_of_the_document_run(dev):
     assert len(blocks) >= 5
     for block in blocks:
         exec(compile(block, "python.md", "exec"), names)
+
+
+def test_an_upload_outlives_the_server(kind, tmp_path):
+    """Killed and started again in the middle: everything is stored, nothing is doubled."""
+    address = f"127.0.0.1:{free_port()}"
+    arguments = ("--grpc-addr", address)
+    deployment = Dev(tmp_path, arguments=arguments).start()
+    _, token = deployment.user()
+    client = kind(address, token, vc.ClientOptions(retry_writes=True, retries=12, timeout=60))
+    client.create_collection("big", 16, "euclidean")
+    vectors = numpy.random.default_rng(3).standard_normal((20_000, 16)).astype("f4")
+    restarted = []
+
+    def progress(stored):
+        nonlocal deployment
+        if stored > 8000 and not restarted:
+            deployment.process.kill()
+            restarted.append(stored)
+            deployment = Dev(tmp_path, arguments=arguments).start()
+
+    points = vc.points_from_arrays((f"p{i}" for i in range(20_000)), vectors)
+    assert client.upsert_batch("big", points, concurrency=3, progress=progress) == 20_000
+    assert restarted
+    found = list(client.search_stream("big", vectors[0], top_k=10_000, include_payload=False))
+    assert len({hit.id for hit in found}) == 10_000
+    for i in range(0, 20_000, 997):
+        assert client.get("big", f"p{i}").vector.tobytes() == vectors[i].tobytes()
+    wait_until(lambda: b"\nvectron_worker_points 20000\n" in deployment.http().get("/metrics").body,
+               what="20,000 points")
+    client.close()
+    assert deployment.stop() == 0
