@@ -268,7 +268,10 @@ def test_a_reflection_stream_is_bounded(deployment):
     request = module.ServerReflectionRequest(list_services="*")
     assert len(list(call(iter([request] * 1000), timeout=20))) == 1000
     refused(lambda: list(call(iter([request] * 1001), timeout=20)),
-            grpc.StatusCode.RESOURCE_EXHAUSTED)
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "1000")
+    large = module.ServerReflectionRequest(file_by_filename="x" * (64 << 10))
+    refused(lambda: list(call(iter([large]), timeout=20)),
+            grpc.StatusCode.RESOURCE_EXHAUSTED, str(large.ByteSize()), "65536")
 
 
 def test_gzip_and_duplicate_authorization(deployment):

@@ -85,13 +85,14 @@ static void get(struct rpc *rpc, void *context)
     rpc_reply(rpc, &response.base);
 }
 
-// The id says how it fails.
+// The id says how it fails: "5", or "5:and any text".
 static void delete (struct rpc *rpc, void *context)
 {
     (void)context;
     const Vectron__V1__DeleteRequest *request = (const void *)rpc_request(rpc);
     uint64_t status = 0;
-    CHECK(str_to_u64(str_from_cstr(request->id), &status) && status < STATUS_COUNT);
+    struct str rest = str_from_cstr(request->id);
+    CHECK(str_to_u64(str_cut(&rest, ':'), &status) && status < STATUS_COUNT);
     rpc_fail(rpc, (enum status)status, "it is \"%s\"", request->id);
 }
 
@@ -733,6 +734,31 @@ TEST(http_says_what_is_wrong)
         CHECK_CONTAINS(answer, STR("\"details\":[]"));
         if (status == STATUS_EXHAUSTED || status == STATUS_UNAVAILABLE)
             CHECK_CONTAINS(answer, STR("retry-after: 1"));
+    }
+    tear_down(&fixture);
+    arena_destroy(arena);
+}
+
+// Where a text is cut may be inside of a character.
+TEST(an_error_that_is_cut_stays_text)
+{
+    struct fixture fixture;
+    struct arena *arena = arena_create(1 << 20);
+    REQUIRE(set_up(&fixture));
+    for (size_t shift = 0; shift < 4; shift++) {
+        struct buf head;
+        buf_init(&head, 1 << 16);
+        buf_append_cstr(&head, "DELETE /v1/collections/c/points/5:");
+        for (size_t i = 0; i < shift; i++)
+            buf_append_byte(&head, 'x');
+        for (size_t i = 0; i < ERROR_TEXT_SIZE / 4; i++)
+            buf_append_cstr(&head, "%F0%9F%98%80");
+        buf_append_cstr(&head, " HTTP/1.1");
+        struct str answer = http(&fixture, arena, arena_cstr(arena, buf_str(&head)), "");
+        CHECK(str_starts_with(answer, STR("HTTP/1.1 409")));
+        CHECK_CONTAINS(answer, STR("\xF0\x9F\x98\x80\""));
+        CHECK(str_is_utf8(answer));
+        buf_deinit(&head);
     }
     tear_down(&fixture);
     arena_destroy(arena);
