@@ -54,9 +54,11 @@ class Driver:
         return json.loads(answer)
 
     def search(self, knob, queries):
-        """knob: the factor of the stop; 0: the index chooses; "exact": all points."""
+        """knob: the factor of the stop, or "ef N"; 0: the index chooses; "exact": all points."""
         if knob == "exact":
             return self.ask(f"search 0 0 {min(queries, 500)} exact")
+        if str(knob).startswith("ef "):
+            return self.ask(f"search {knob.split()[1]} 0 {queries}")
         return self.ask(f"search 0 {knob} {queries}")
 
     def close(self):

@@ -22,7 +22,9 @@ from data import COSINE
 SETS = {name: "cosine" if cosine else "euclidean" for name, cosine in COSINE.items()}
 RECALLS = (0.90, 0.95, 0.99, 0.995)
 OURS = "vectron"
-OUR_KNOBS = [1.02, 1.04, 1.06, 1.08, 1.1, 1.12, 1.14, 1.16, 1.18, 1.2, 1.22, 1.24, 1.27, 1.3, 1.35,
+# Efforts as the API's ef says them, then the stop alone.
+OUR_KNOBS = [*(f"ef {ef}" for ef in (3, 5, 8, 12, 20, 35)),
+             1.02, 1.04, 1.06, 1.08, 1.1, 1.12, 1.14, 1.16, 1.18, 1.2, 1.22, 1.24, 1.27, 1.3, 1.35,
              1.4, 1.5, 1.7, "exact"]
 
 
@@ -56,6 +58,10 @@ class Run:
     def build_path(self, name, peer):
         return self.peers_folder / name / peer.replace(" ", "_") / "build.json"
 
+    def built_peers(self, name):
+        """A peer that was not built is not asked, and the table says so."""
+        return [peer for peer in self.peers[name] if self.build_path(name, peer).exists()]
+
     def make_data(self):
         subprocess.run([self.python, BENCH / "data.py", self.data, *self.arguments.sets], check=True)
 
@@ -70,7 +76,7 @@ class Run:
         with open(self.log, "w", encoding="ascii") as log:
             for number in range(self.arguments.rounds):
                 for name in self.arguments.sets:
-                    for peer in [OURS, *self.peers[name]]:
+                    for peer in [OURS, *self.built_peers(name)]:
                         for line in self.points(name, peer, number):
                             log.write(json.dumps({**line, "set": name, "peer": peer, "round": number,
                                                   "load": os.getloadavg()[0]}) + "\n")
@@ -186,7 +192,7 @@ def describe(run, name, out):
         rows.append((peer, rates, [
             f"{built['build_cpu_s']:.0f}", number(points[0]["resident_bytes"] / built["points"]),
             number(saved / built["points"]) if saved else "–", *map(number, rates)]))
-    rounds = max(line["round"] for line in lines) + 1
+    rounds = max(line["round"] for line in lines if line["set"] == name) + 1
     out.append(f"\n## {name} ({SETS[name]})\n\n{built['points']:,} points, {run.arguments.queries:,} "
                f"queries, medians of {rounds} interleaved rounds, load average {min(loads):.1f} to "
                f"{max(loads):.1f}\n")
@@ -195,6 +201,9 @@ def describe(run, name, out):
     out.append(f"| program | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
     for peer, _, cells in rows:
         out.append(f"| {'**' + peer + '**' if peer == OURS else peer} | {' | '.join(cells)} |")
+    missing = [peer for peer in run.peers[name] if peer not in run.built_peers(name)]
+    if missing:
+        out.append(f"| not built for this run: {', '.join(missing)} | | | | | | | |")
     ours = next((rates for peer, rates, _ in rows if peer == OURS), [None] * len(RECALLS))
     ratios = [f"{mine / best[recall][0]:.2f} ({best[recall][1]})" if mine and recall in best else "–"
               for recall, mine in zip(RECALLS, ours)]
