@@ -339,6 +339,28 @@ TEST(grpc_over_a_connection_and_in_process)
     arena_destroy(arena);
 }
 
+// A header's value must not begin or end with a space; a text that was cut may.
+TEST(an_error_may_end_in_a_space)
+{
+    struct fixture fixture;
+    struct arena *arena = arena_create(1 << 20);
+    const ProtobufCMessage *message = NULL;
+    Vectron__V1__DeleteRequest request = VECTRON__V1__DELETE_REQUEST__INIT;
+    char id[2 * ERROR_TEXT_SIZE] = "5:";
+    memset(id + 2, ' ', sizeof(id) - 3);
+    request.id = id;
+    REQUIRE(set_up(&fixture));
+    struct channel *const channels[] = {fixture.channel, fixture.inproc};
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_STATUS(ask(channels[i], &vectron__v1__vectron_service__descriptor, "Delete",
+                         &request.base, arena, &message),
+                     STATUS_EXISTS);
+        CHECK_CONTAINS(str_from_cstr(error.text), STR("it is \"5: "));
+    }
+    tear_down(&fixture);
+    arena_destroy(arena);
+}
+
 // So many points of 100 values, 400 bytes each and a little.
 static Vectron__V1__UpsertRequest *large_request(struct arena *arena, size_t point_count)
 {

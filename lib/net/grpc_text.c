@@ -41,9 +41,12 @@ struct str grpc_timeout_format(uint64_t timeout_ns, char out[static GRPC_TIMEOUT
     return (struct str){out, (size_t)len};
 }
 
-static bool is_plain(char c)
+// HTTP/2 allows no space at either end of a header's value: peers reset the call for it.
+static bool is_plain(struct str text, size_t i)
 {
-    return c >= ' ' && c <= '~' && c != '%';
+    char c = text.data[i];
+    bool is_at_end = i == 0 || i + 1 == text.len;
+    return c >= ' ' && c <= '~' && c != '%' && !(c == ' ' && is_at_end);
 }
 
 struct str grpc_percent_encode(struct arena *arena, struct str text)
@@ -51,14 +54,14 @@ struct str grpc_percent_encode(struct arena *arena, struct str text)
     static const char digits[] = "0123456789ABCDEF";
     size_t special = 0;
     for (size_t i = 0; i < text.len; i++)
-        special += is_plain(text.data[i]) ? 0 : 1;
+        special += is_plain(text, i) ? 0 : 1;
     if (special == 0)
         return arena_str(arena, text);
     char *out = arena_alloc(arena, text.len + special * 2);
     size_t len = 0;
     for (size_t i = 0; i < text.len; i++) {
         unsigned char c = (unsigned char)text.data[i];
-        if (is_plain(text.data[i])) {
+        if (is_plain(text, i)) {
             out[len++] = (char)c;
         } else {
             out[len++] = '%';

@@ -16,8 +16,9 @@ bool grpc_timeout_parse(struct str text, uint64_t *out_ns);
 // The coarsest unit that loses less than a thousandth, never longer than asked for but at least 1n.
 struct str grpc_timeout_format(uint64_t timeout_ns, char out[static GRPC_TIMEOUT_SIZE]);
 
-// grpc-message: everything but printable ASCII, and the percent sign, as %XX. Decoding leaves what
-// is no valid %XX as it is. Without anything to change the text itself comes back.
+// grpc-message: everything but printable ASCII, the percent sign, and a space at either end, as
+// %XX. Decoding leaves what is no valid %XX as it is. Without anything to change the text itself
+// comes back.
 struct str grpc_percent_encode(struct arena *arena, struct str text);
 struct str grpc_percent_decode(struct arena *arena, struct str text);
 

@@ -39,6 +39,9 @@ TEST(status_messages)
     struct arena *arena = arena_create(10000);
     CHECK_STR(grpc_percent_encode(arena, STR("plain text")), STR("plain text"));
     CHECK_STR(grpc_percent_encode(arena, STR("100% caf\xc3\xa9\n")), STR("100%25 caf%C3%A9%0A"));
+    CHECK_STR(grpc_percent_encode(arena, STR("  in front")), STR("%20 in front"));
+    CHECK_STR(grpc_percent_encode(arena, STR("at the end ")), STR("at the end%20"));
+    CHECK_STR(grpc_percent_encode(arena, STR(" ")), STR("%20"));
     CHECK_STR(grpc_percent_decode(arena, STR("100%25 caf%c3%A9%0a")), STR("100% caf\xc3\xa9\n"));
     CHECK_STR(grpc_percent_decode(arena, STR("%%4%zz%41%")), STR("%%4%zzA%"));
     arena_destroy(arena);
