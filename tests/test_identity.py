@@ -211,6 +211,47 @@ def test_a_deleted_users_tokens_stop_within_a_second(deployment):
                    seconds=1, what="the refusal of the deleted user")
 
 
+def test_a_deleted_users_collections_go(cluster):
+    """Also when the auth service dies right after it has said that the user is deleted."""
+    driver = api.Grpc(cluster.pd_address, api.placementdriver, "PlacementService")
+    _, kept = cluster.user()
+    cluster.grpc(kept).CreateCollection(name="kept", dimension=2)
+    login, sdk = cluster.user()
+    client = cluster.grpc(sdk)
+    for i in range(30):
+        client.CreateCollection(name=f"c{i}", dimension=2)
+    owner = claims(login)["sub"]
+
+    def names():
+        return driver.ListCollections().collections
+
+    assert sum(name.startswith(f"{owner}/") for name in names()) == 30
+    answer = cluster.auth_http(login).post("/v1/user/delete", {"password": PASSWORD})
+    assert answer.code == 200
+    authsvc = cluster.processes["authsvc"]
+    authsvc.kill()
+    authsvc.start()
+    authsvc.ready()
+    wait_until(lambda: not any(name.startswith(f"{owner}/") for name in names()),
+               what="the end of the deleted user's collections")
+    assert f"{claims(kept)['sub']}/kept" in names()
+    wait_until(lambda: cluster.http(kept).get("/v1/collections").code == 200,
+               what="the gateway's connection to the auth service")
+    assert cluster.http(kept).get("/v1/collections").json["collections"] == ["kept"]
+
+
+def test_a_collection_made_behind_the_deletion_goes_too(cluster):
+    """A gateway that has not heard of the deletion yet may make one more."""
+    driver = api.Grpc(cluster.pd_address, api.placementdriver, "PlacementService")
+    _, login = cluster.register()
+    owner = claims(login)["sub"]
+    answer = cluster.auth_http(login).post("/v1/user/delete", {"password": PASSWORD})
+    assert answer.code == 200
+    driver.CreateCollection(name=f"{owner}/late", dimension=2)
+    wait_until(lambda: f"{owner}/late" not in driver.ListCollections().collections,
+               what="the end of the late collection")
+
+
 def test_key_limits_by_plan(deployment):
     _, login = deployment.register()
     web = deployment.auth_http(login)

@@ -236,6 +236,18 @@ enum status accounts_scan_keys(struct accounts *accounts, struct str position, u
     return STATUS_OK;
 }
 
+enum status accounts_list_departures(struct accounts *accounts, uint32_t limit, struct arena *arena,
+                                     struct error *error, struct departure_list *out_list)
+{
+    struct scan_page page;
+    struct str position = {0};
+    struct scan departures = {STR("d/"), &vectron__auth__v1__stored_departure__descriptor, limit};
+    TRY(scan(accounts, &departures, &position, arena, error, &page));
+    *out_list = (struct departure_list){(departure_record **)(void *)page.messages, page.versions,
+                                        page.count};
+    return STATUS_OK;
+}
+
 // --- Batches
 
 void batch_init(struct batch *batch, struct arena *arena, struct str user_id)
@@ -330,6 +342,17 @@ void batch_remove_key(struct batch *batch, struct str key_id, uint64_t version,
 void batch_remove_uses(struct batch *batch, uint64_t version)
 {
     add_removal(batch, key_of(batch->arena, 't', batch->user_id), version);
+}
+
+void batch_put_departure(struct batch *batch, const departure_record *departure)
+{
+    add(batch, key_of(batch->arena, 'd', batch->user_id), encode(batch->arena, &departure->base),
+        0);
+}
+
+void batch_remove_departure(struct batch *batch, uint64_t version)
+{
+    add_removal(batch, key_of(batch->arena, 'd', batch->user_id), version);
 }
 
 // --- Committing

@@ -16,6 +16,7 @@
 //     k/<user id>/<key id>   StoredKey
 //     i/<key id>             the id of the user whose key it is
 //     t/<user id>            StoredKeyUses
+//     d/<user id>            StoredDeparture: a deleted user whose collections may still be there
 //     s                      StoredChanges: what changed last, for those who watch
 //
 // Changes go through a batch: read, put the new records with the versions that were read, commit;
@@ -33,6 +34,7 @@ enum {
 typedef Vectron__Auth__V1__StoredUser user_record;
 typedef Vectron__Auth__V1__StoredKey key_record;
 typedef Vectron__Auth__V1__StoredKeyUses uses_record;
+typedef Vectron__Auth__V1__StoredDeparture departure_record;
 typedef Vectron__Auth__V1__StoredChanges changes_record;
 
 struct accounts;
@@ -97,6 +99,16 @@ enum status accounts_scan_users(struct accounts *accounts, struct str position, 
 enum status accounts_scan_keys(struct accounts *accounts, struct str position, uint32_t limit,
                                struct arena *arena, struct error *error, struct key_page *out_page);
 
+struct departure_list {
+    departure_record **departures;
+    uint64_t *versions;
+    uint32_t count;
+};
+
+// The first of them, not more than limit.
+enum status accounts_list_departures(struct accounts *accounts, uint32_t limit, struct arena *arena,
+                                     struct error *error, struct departure_list *out_list);
+
 // --- Changing
 
 struct batch {
@@ -119,6 +131,8 @@ void batch_remove_email(struct batch *batch, struct str email, uint64_t version)
 void batch_remove_key(struct batch *batch, struct str key_id, uint64_t version,
                       uint64_t owner_version);
 void batch_remove_uses(struct batch *batch, uint64_t version);
+void batch_put_departure(struct batch *batch, const departure_record *departure);
+void batch_remove_departure(struct batch *batch, uint64_t version);
 bool batch_has_room(const struct batch *batch, uint32_t entry_count);
 
 // ABORTED: somebody changed one of the records; read again.

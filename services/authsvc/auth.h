@@ -19,6 +19,7 @@
 // What the parts of the auth service share. Made at start and constant afterwards, except what says
 // otherwise; the parts look after their own threads.
 
+struct departures;
 struct identity_feed;
 struct admin;
 
@@ -33,6 +34,7 @@ struct authsvc {
     struct proxy_list *trusted_proxies;
     struct admin *admin; // who is to be made an admin at start
     struct identity_feed *feed;
+    struct departures *departures; // NULL: no placement driver is known
     // Threads of our own: whoever waits for the store or for a hash holds up no other service.
     struct pool *record_pool;
     struct pool *password_pool;

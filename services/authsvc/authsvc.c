@@ -5,6 +5,7 @@
 
 #include "authsvc/admin.h"
 #include "authsvc/admit.h"
+#include "authsvc/departures.h"
 #include "authsvc/identity.h"
 #include "authsvc/identity_feed.h"
 #include "authsvc/keys.h"
@@ -375,6 +376,8 @@ static enum status start_parts(struct authsvc *authsvc, const struct config *con
     authsvc->feed = identity_feed_create(authsvc);
     authsvc->accounts = accounts_create(authsvc->store, committed, authsvc);
     start_routers(authsvc, config);
+    if (authsvc->cluster != NULL)
+        TRY(departures_start(authsvc, error, &authsvc->departures));
     TRY(start_listeners(authsvc, config, error));
     return identity_feed_start(authsvc->feed, error);
 }
@@ -399,6 +402,7 @@ static void authsvc_stop(void *service)
     server_destroy(authsvc->server);
     // Callers have gone; what they left behind ends by itself.
     wait_until_idle(authsvc);
+    departures_stop(authsvc->departures);
     pool_destroy(authsvc->record_pool);
     pool_destroy(authsvc->password_pool);
     identity_feed_destroy(authsvc->feed);

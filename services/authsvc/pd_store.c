@@ -1,6 +1,7 @@
 #include "authsvc/pd_store.h"
 
 #include <stdatomic.h>
+#include <string.h>
 #include <time.h>
 
 #include "api/client.h"
@@ -16,6 +17,8 @@ struct pd_store {
     atomic_bool is_interrupted;
 };
 
+static const struct account_store_ops ops;
+
 static struct pd_store *self(struct account_store *store)
 {
     return (struct pd_store *)store;
@@ -23,13 +26,7 @@ static struct pd_store *self(struct account_store *store)
 
 // --- Calls
 
-struct question {
-    const char *method;
-    const ProtobufCMessage *message;
-    bool may_repeat; // it changes nothing
-};
-
-static enum status try_once(struct pd_store *store, const struct question *question,
+static enum status try_once(struct pd_store *store, const struct pd_question *question,
                             uint64_t end_ns, struct arena *arena, struct error *error,
                             const ProtobufCMessage **out_answer)
 {
@@ -40,7 +37,7 @@ static enum status try_once(struct pd_store *store, const struct question *quest
     enum status status = client_call_wait(
         &(struct client_request){
             .channel = channel,
-            .service = &vectron__placementdriver__v1__state_service__descriptor,
+            .service = question->service,
             .method = question->method,
             .message = question->message,
             .deadline_ns = end_ns < latest ? end_ns : latest,
@@ -75,16 +72,17 @@ static enum status translate(enum status status, struct error *error)
     return status == STATUS_OK ? status : error_prefix(error, status, "placement driver");
 }
 
-static enum status ask(struct account_store *base, const struct question *question,
-                       struct arena *arena, struct error *error,
-                       const ProtobufCMessage **out_answer)
+enum status pd_store_ask(struct account_store *store, const struct pd_question *question,
+                         struct arena *arena, struct error *error,
+                         const ProtobufCMessage **out_answer)
 {
-    struct pd_store *store = self(base);
+    struct pd_store *pd_store = self(store);
+    ASSERT(store->ops == &ops);
     uint64_t end_ns = clock_monotonic_ns() + CALL_SECONDS_MAX * NS_PER_SECOND;
     for (;;) {
-        enum status status = try_once(store, question, end_ns, arena, error, out_answer);
+        enum status status = try_once(pd_store, question, end_ns, arena, error, out_answer);
         bool is_over = (status != STATUS_UNAVAILABLE && status != STATUS_TIMEOUT) ||
-                       !question->may_repeat || atomic_load(&store->is_interrupted) ||
+                       !question->may_repeat || atomic_load(&pd_store->is_interrupted) ||
                        clock_monotonic_ns() >= end_ns;
         if (is_over)
             return translate(status, error);
@@ -94,6 +92,20 @@ static enum status ask(struct account_store *base, const struct question *questi
 }
 
 // --- The store
+
+static enum status ask(struct account_store *store, const char *method,
+                       const ProtobufCMessage *message, struct arena *arena, struct error *error,
+                       const ProtobufCMessage **out_answer)
+{
+    return pd_store_ask(store,
+                        &(struct pd_question){
+                            .service = &vectron__placementdriver__v1__state_service__descriptor,
+                            .method = method,
+                            .message = message,
+                            .may_repeat = strcmp(method, "PutState") != 0,
+                        },
+                        arena, error, out_answer);
+}
 
 static ProtobufCBinaryData to_bytes(struct str str)
 {
@@ -121,7 +133,7 @@ static enum status pd_get(struct account_store *store, struct str key, struct ar
         VECTRON__PLACEMENTDRIVER__V1__GET_STATE_REQUEST__INIT;
     const ProtobufCMessage *answer = NULL;
     request.key = to_bytes(key);
-    TRY(ask(store, &(struct question){"GetState", &request.base, true}, arena, error, &answer));
+    TRY(ask(store, "GetState", &request.base, arena, error, &answer));
     const Vectron__Placementdriver__V1__StateEntry *entry =
         ((const Vectron__Placementdriver__V1__GetStateResponse *)(const void *)answer)->entry;
     if (entry == NULL || entry->version == 0)
@@ -140,7 +152,7 @@ static enum status pd_list(struct account_store *store, const struct account_lis
     request.prefix = to_bytes(list->prefix);
     request.after = to_bytes(list->after);
     request.limit = list->limit;
-    TRY(ask(store, &(struct question){"ListState", &request.base, true}, arena, error, &message));
+    TRY(ask(store, "ListState", &request.base, arena, error, &message));
     const Vectron__Placementdriver__V1__ListStateResponse *answer = (const void *)message;
     struct account_entry *entries =
         arena_try_alloc(arena, sizeof(*entries) * (answer->n_entries + 1));
@@ -172,8 +184,7 @@ static enum status pd_put(struct account_store *store, const struct account_entr
         changes[i].is_removed = entries[i].is_removed;
         request.entries[i] = &changes[i];
     }
-    enum status status =
-        ask(store, &(struct question){"PutState", &request.base, false}, arena, error, &answer);
+    enum status status = ask(store, "PutState", &request.base, arena, error, &answer);
     arena_destroy(arena);
     return status;
 }

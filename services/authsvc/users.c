@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "authsvc/departures.h"
 #include "authsvc/keys.h"
 #include "authsvc/records.h"
 #include "base/clock.h"
@@ -297,11 +298,22 @@ enum status users_change_password(struct work *work)
 
 // --- DeleteUser
 
+// His collections are not in this store: what is left here makes them go (departures.h).
+static void put_departure(struct work *work, struct batch *batch)
+{
+    departure_record departure = VECTRON__AUTH__V1__STORED_DEPARTURE__INIT;
+    if (work->authsvc->departures == NULL)
+        return;
+    departure.user_id = work->user->user_id;
+    departure.left_at = clock_unix_seconds();
+    batch_put_departure(batch, &departure);
+}
+
 // All that belongs to the user goes with his record in one step; of very many keys, most before
 // it. A key that is made meanwhile changes his record, so that this begins again.
 static enum status remove_user(struct work *work, void *context)
 {
-    enum { OTHER_ENTRIES = 3, ENTRIES_PER_KEY = 2 };
+    enum { OTHER_ENTRIES = 4, ENTRIES_PER_KEY = 2 };
     struct accounts *accounts = work->authsvc->accounts;
     struct batch batch;
     struct key_list keys = {0};
@@ -329,6 +341,7 @@ static enum status remove_user(struct work *work, void *context)
     batch_remove_email(&batch, email, email_version);
     if (uses_version != 0)
         batch_remove_uses(&batch, uses_version);
+    put_departure(work, &batch);
     return accounts_commit(accounts, &batch, &work->error);
 }
 
@@ -337,6 +350,7 @@ enum status users_delete(struct work *work)
     const Vectron__Auth__V1__DeleteUserRequest *request = (const void *)work->request;
     struct password_check check = {.password = str_from_cstr(request->password)};
     TRY(work_repeat(work, remove_user, &check));
+    departures_wake(work->authsvc->departures);
     log_info("user deleted", LOG_CSTR("user", work->user->user_id),
              LOG_STR("address", work->address));
     Vectron__Auth__V1__DeleteUserResponse *response =
