@@ -68,6 +68,7 @@ INTERNAL = {
     "WatchIdentity": {},
     "LookupIdentity": {"user_id": "x"},
     "ReportKeyUse": {},
+    "MakeAdmin": {"email": "{email}", "password": PASSWORD},
 }
 PAGES = [("GET", "/v1/system/health"), ("GET", "/v1/admin/stats"), ("GET", "/v1/admin/workers"),
          ("GET", "/v1/admin/collections"), ("GET", "/v1/alerts"), ("POST", "/v1/alerts/0/resolve")]
@@ -323,7 +324,7 @@ def ask_grpc(deployment, face, call, fields, token):
     module, service = api.auth, "AuthService"
     if face == "gateway gRPC":
         module, service = api.vectron, "VectronService"
-    elif call in ("WatchIdentity", "LookupIdentity", "ReportKeyUse"):
+    elif call in ("WatchIdentity", "LookupIdentity", "ReportKeyUse", "MakeAdmin"):
         service = "IdentityService"
     client = deployment.clients.setdefault((face, service), None)
     if client is None:

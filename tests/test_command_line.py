@@ -4,7 +4,8 @@ import json
 import numpy
 import pytest
 
-from support.process import run
+from support import api
+from support.process import run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,35 @@ def test_keys(vectron):
     assert made["keyInfo"]["keyPrefix"] not in out
     code, _, err = vectron("keys", "delete", "vtk_00000000")
     assert code == 1 and "NOT_FOUND" in err
+
+
+def test_an_admin_is_made_by_whoever_has_the_secret(vectron, dev, folder):
+    secret = folder / "data" / "vectron.secret"
+    arguments = ("admin", "create", " Chief@Example.com", "--password-file", "-", "--secret-file")
+    code, out, err = vectron(*arguments, secret, text_in="Correct-chief-7\n")
+    assert code == 0 and "is an admin" in out, err
+    person = dev.auth_http(headers={"x-forwarded-for": api.fresh_address()})
+    answer = person.post("/v1/users/login",
+                         {"email": "chief@example.com", "password": "Correct-chief-7"})
+    assert dev.http(answer.json["jwtToken"]).get("/v1/admin/stats").code == 200
+    # An account that is there gets the role and the password.
+    email, login = dev.register()
+    assert dev.http(login).get("/v1/admin/stats").code == 403
+    code, out, err = vectron("admin", "create", email, *arguments[3:], secret, "--json",
+                             text_in="Correct-chief-8\n")
+    assert code == 0 and json.loads(out)["userId"], err
+    answer = person.post("/v1/users/login", {"email": email, "password": "Correct-chief-8"})
+    assert dev.http(answer.json["jwtToken"]).get("/v1/admin/stats").code == 200
+    wait_until(lambda: dev.http(login).get("/v1/admin/stats").code == 401,
+               seconds=1, what="the end of the old login")
+    # Without the secret, with a wrong one, with a password against the rules: nobody.
+    code, _, err = vectron(*arguments, folder / "none", text_in="Correct-chief-7\n")
+    assert code == 1 and "there is no" in err and not (folder / "none").exists()
+    (folder / "wrong").write_text("x" * 40)
+    code, _, err = vectron(*arguments, folder / "wrong", text_in="Correct-chief-7\n")
+    assert code == 1 and "FORBIDDEN" in err
+    code, _, err = vectron(*arguments, secret, text_in="short\n")
+    assert code == 1 and "password" in err
 
 
 def test_points_from_json_lines(vectron, folder):

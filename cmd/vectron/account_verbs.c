@@ -1,54 +1,22 @@
 // Verbs of a person's account: they need a login token.
 #include <inttypes.h>
 #include <stdio.h>
-#include <termios.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "api/auth.pb-c.h"
+#include "vectron/password.h"
 #include "vectron/verb.h"
 
-enum { PASSWORD_SIZE_MAX = 1024, TIME_SIZE = 24 };
+enum { TIME_SIZE = 24 };
 
-static const struct setting login_settings[] = {
-    {"password-file", "VECTRON_PASSWORD_FILE", SETTING_STR, false, "",
-     "read the password from this file (- is standard input) instead of asking"},
-};
-
-// Ask on the terminal without showing what is typed.
-static enum status ask_password(struct session *session, struct str *out_password)
-{
-    struct termios shown;
-    char line[PASSWORD_SIZE_MAX];
-    if (isatty(STDIN_FILENO) != 1 || tcgetattr(STDIN_FILENO, &shown) != 0)
-        return error_set(&session->error, STATUS_INVALID,
-                         "no terminal to ask for the password: use --password-file");
-    struct termios hidden = shown;
-    hidden.c_lflag &= ~(tcflag_t)ECHO;
-    fputs("password: ", stderr);
-    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden); // at worst the password is shown
-    char *typed = fgets(line, sizeof(line), stdin);
-    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
-    fputs("\n", stderr);
-    if (typed == NULL)
-        return error_set(&session->error, STATUS_INVALID, "no password was given");
-    struct str rest = str_from_cstr(line);
-    *out_password = arena_str(session->arena, str_cut(&rest, '\n'));
-    return STATUS_OK;
-}
+static const struct setting login_settings[] = {PASSWORD_SETTING};
 
 static enum status run_login(struct session *session)
 {
     Vectron__Auth__V1__LoginRequest request = VECTRON__AUTH__V1__LOGIN_REQUEST__INIT;
     const ProtobufCMessage *message = NULL;
     struct str password = {0};
-    struct str file = config_str(session->config, "password-file");
-    if (file.len > 0) {
-        TRY(session_read_file(session, file, PASSWORD_SIZE_MAX, &password));
-        password = str_cut(&password, '\n');
-    } else {
-        TRY(ask_password(session, &password));
-    }
+    TRY(password_read(session, &password));
     request.email = session_word_cstr(session, 0);
     request.password = arena_cstr(session->arena, password);
     TRY(session_call_account(session, "Login", &request.base, &message));

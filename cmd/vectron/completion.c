@@ -43,7 +43,7 @@ int completion_print(struct str shell)
           stdout);
     print_words((struct str){0});
     puts("\" ;;\n    2)\n        case ${COMP_WORDS[1]} in");
-    static const char *const groups[] = {"keys", "collections", "points"};
+    static const char *const groups[] = {"keys", "collections", "points", "admin"};
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
         printf("        %s) words=\"", groups[i]);
         print_words(str_from_cstr(groups[i]));

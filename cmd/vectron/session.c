@@ -67,18 +67,22 @@ void session_close(struct session *session)
     arena_destroy(session->arena);
 }
 
-static enum status session_call(struct session *session, struct client_request *request,
-                                struct str token, struct arena *arena,
-                                const ProtobufCMessage **out_response)
+static struct metadata bearer(struct session *session, struct str token)
 {
-    struct metadata authorization = {
+    return (struct metadata){
         STR("authorization"),
         arena_format(session->arena, "Bearer %.*s", STR_ARG(token)),
     };
+}
+
+static enum status session_call(struct session *session, struct client_request *request,
+                                struct metadata proof, struct arena *arena,
+                                const ProtobufCMessage **out_response)
+{
     request->deadline_ns =
         clock_monotonic_ns() + config_u64(session->config, "timeout-ms") * NS_PER_MS;
-    request->metadata = &authorization;
-    request->metadata_count = token.len > 0 ? 1 : 0;
+    request->metadata = &proof;
+    request->metadata_count = proof.value.len > strlen("Bearer ") ? 1 : 0;
     return client_call_wait(request, arena, &session->error, out_response);
 }
 
@@ -100,7 +104,7 @@ enum status session_call_data(struct session *session, const char *method,
                             .method = method,
                             .message = request,
                         },
-                        token, arena, out_response);
+                        bearer(session, token), arena, out_response);
 }
 
 enum status session_call_account(struct session *session, const char *method,
@@ -117,7 +121,22 @@ enum status session_call_account(struct session *session, const char *method,
                             .method = method,
                             .message = request,
                         },
-                        token, session->arena, out_response);
+                        bearer(session, token), session->arena, out_response);
+}
+
+enum status session_call_identity(struct session *session, struct str proof, const char *method,
+                                  const ProtobufCMessage *request,
+                                  const ProtobufCMessage **out_response)
+{
+    return session_call(session,
+                        &(struct client_request){
+                            .channel = session->accounts,
+                            .service = &vectron__auth__v1__identity_service__descriptor,
+                            .method = method,
+                            .message = request,
+                        },
+                        (struct metadata){STR("vectron-identity"), proof}, session->arena,
+                        out_response);
 }
 
 struct str session_word(const struct session *session, uint32_t index)

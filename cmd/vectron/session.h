@@ -38,6 +38,10 @@ enum status session_call_data(struct session *session, const char *method,
 enum status session_call_account(struct session *session, const char *method,
                                  const ProtobufCMessage *request,
                                  const ProtobufCMessage **out_response);
+// A call that the operator makes, with proof of the secret of the tokens.
+enum status session_call_identity(struct session *session, struct str proof, const char *method,
+                                  const ProtobufCMessage *request,
+                                  const ProtobufCMessage **out_response);
 
 // Words behind the verb.
 struct str session_word(const struct session *session, uint32_t index);

@@ -17,7 +17,10 @@ const struct verb *verb_at(uint32_t index)
     if (index < collection_verb_count)
         return &collection_verbs[index];
     index -= collection_verb_count;
-    return index < point_verb_count ? &point_verbs[index] : NULL;
+    if (index < point_verb_count)
+        return &point_verbs[index];
+    index -= point_verb_count;
+    return index < admin_verb_count ? &admin_verbs[index] : NULL;
 }
 
 static void print_usage(FILE *file)

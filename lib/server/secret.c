@@ -145,7 +145,7 @@ static enum status make_secret_file(const char *path, struct error *error)
     return status;
 }
 
-static enum status load_jwt(const struct config *config, struct error *error,
+static enum status load_jwt(const struct config *config, bool makes_file, struct error *error,
                             char out_secret[static SECRET_SIZE_MAX + 1])
 {
     struct str given = config_str(config, "jwt-secret");
@@ -157,7 +157,11 @@ static enum status load_jwt(const struct config *config, struct error *error,
         if (origin[0] == '\0')
             return error_set(error, STATUS_INVALID,
                              "neither JWT_SECRET nor VECTRON_SECRET_FILE is set");
-        if (access(origin, F_OK) != 0 && errno == ENOENT)
+        bool is_missing = access(origin, F_OK) != 0 && errno == ENOENT;
+        if (is_missing && !makes_file)
+            return error_set(error, STATUS_INVALID, "JWT_SECRET is not set and there is no %s",
+                             origin);
+        if (is_missing)
             TRY(make_secret_file(origin, error));
         TRY(secret_read_file(origin, error, out_secret));
     }
@@ -186,12 +190,13 @@ static void derive_token(const char *secret, struct str label, char out_token[st
         hmac_sha256_hex(str_span(str_from_cstr(secret)), str_span(label), out_token);
 }
 
-enum status secrets_load(const struct config *config, struct error *error, struct secrets *out)
+static enum status load(const struct config *config, bool makes_file, struct error *error,
+                        struct secrets *out)
 {
     struct secrets secrets = {0};
     enum status status = STATUS_OK;
     if (config_has(config, "jwt-secret"))
-        status = load_jwt(config, error, secrets.jwt);
+        status = load_jwt(config, makes_file, error, secrets.jwt);
     if (status == STATUS_OK && config_has(config, "cluster-secret"))
         status = load_cluster(config, error, secrets.cluster);
     if (status == STATUS_OK) {
@@ -201,6 +206,16 @@ enum status secrets_load(const struct config *config, struct error *error, struc
     }
     explicit_bzero(&secrets, sizeof(secrets));
     return status;
+}
+
+enum status secrets_load(const struct config *config, struct error *error, struct secrets *out)
+{
+    return load(config, true, error, out);
+}
+
+enum status secrets_read(const struct config *config, struct error *error, struct secrets *out)
+{
+    return load(config, false, error, out);
 }
 
 enum status secrets_check_internal_address(const struct secrets *secrets, struct str address,

@@ -36,6 +36,8 @@ struct secrets {
 
 // Reads what config has settings for. INVALID: too short or too long. IO: the file.
 enum status secrets_load(const struct config *config, struct error *error, struct secrets *out);
+// The same for who is no service: a file that is not there is not made, but INVALID.
+enum status secrets_read(const struct config *config, struct error *error, struct secrets *out);
 
 // A listener of an internal service: loopback, inproc or with a cluster secret, else INVALID with
 // the reason.

@@ -83,46 +83,49 @@ void admin_destroy(struct admin *admin)
     mem_free(admin);
 }
 
-// --- At start
+// --- The account
 
 struct task_of_admin {
-    struct admin *admin;
+    struct str email;
+    struct str password; // empty: none was given
     struct accounts *accounts;
     struct arena *arena;
     struct error *error;
+    struct str user_id; // afterwards
 };
 
 static char admin_role[] = "admin";
 
-static enum status make(const struct task_of_admin *task)
+static enum status make(struct task_of_admin *task)
 {
     user_record user;
     struct batch batch;
-    if (task->admin->password[0] == '\0') {
+    if (task->password.len == 0) {
         log_warn("nobody is made an admin: VECTRON_ADMIN_EMAIL has no account and "
                  "VECTRON_ADMIN_PASSWORD is not set");
         return STATUS_OK;
     }
-    TRY(user_make(str_from_cstr(task->admin->email), str_from_cstr(task->admin->password),
-                  task->arena, task->error, &user));
+    TRY(user_make(task->email, task->password, task->arena, task->error, &user));
     user.role = admin_role;
     batch_init(&batch, task->arena, str_from_cstr(user.user_id));
     batch_put_user(&batch, &user, 0);
     batch_put_email(&batch, &user);
     TRY(accounts_commit(task->accounts, &batch, task->error));
     log_info("admin made", LOG_CSTR("user", user.user_id));
+    task->user_id = str_from_cstr(user.user_id);
     return STATUS_OK;
 }
 
-static enum status promote(const struct task_of_admin *task, user_record *user, uint64_t version)
+static enum status promote(struct task_of_admin *task, user_record *user, uint64_t version)
 {
     char hash[PASSWORD_HASH_SIZE];
     struct batch batch;
+    task->user_id = str_from_cstr(user->user_id);
     if (record_is_admin(user))
         return STATUS_OK;
     user->role = admin_role;
-    if (task->admin->password[0] != '\0') {
-        TRY(password_hash(str_from_cstr(task->admin->password), task->error, hash));
+    if (task->password.len > 0) {
+        TRY(password_hash(task->password, task->error, hash));
         user->password_hash = hash;
         user->token_generation++;
     }
@@ -133,19 +136,21 @@ static enum status promote(const struct task_of_admin *task, user_record *user, 
     return STATUS_OK;
 }
 
-static enum status ensure_once(const struct task_of_admin *task)
+static enum status ensure_once(struct task_of_admin *task)
 {
     struct str user_id = {0};
     user_record *user = NULL;
     uint64_t version = 0;
-    enum status status = accounts_find_user_id(task->accounts, str_from_cstr(task->admin->email),
-                                               task->arena, task->error, &user_id, &version);
+    enum status status = accounts_find_user_id(task->accounts, task->email, task->arena,
+                                               task->error, &user_id, &version);
     if (status == STATUS_NOT_FOUND)
         return make(task);
     TRY(status);
     TRY(accounts_get_user(task->accounts, user_id, task->arena, task->error, &user, &version));
     return promote(task, user, version);
 }
+
+// --- At start
 
 enum status admin_ensure(struct admin *admin, struct accounts *accounts, struct error *error)
 {
@@ -154,10 +159,41 @@ enum status admin_ensure(struct admin *admin, struct accounts *accounts, struct 
         return STATUS_OK;
     for (uint32_t i = 0; i < ACCOUNTS_TRIES_MAX && status == STATUS_ABORTED; i++) {
         struct arena *arena = arena_create(ARENA_SIZE);
-        status = ensure_once(&(struct task_of_admin){admin, accounts, arena, error});
+        status = ensure_once(&(struct task_of_admin){.email = str_from_cstr(admin->email),
+                                                     .password = str_from_cstr(admin->password),
+                                                     .accounts = accounts,
+                                                     .arena = arena,
+                                                     .error = error});
         arena_destroy(arena);
         if (status == STATUS_ABORTED)
             accounts_back_off(i);
     }
     return status;
+}
+
+// --- MakeAdmin
+
+static enum status make_admin(struct work *work, void *context)
+{
+    (void)work;
+    return ensure_once(context);
+}
+
+enum status admin_make(struct work *work)
+{
+    const Vectron__Auth__V1__MakeAdminRequest *request = (const void *)work->request;
+    struct task_of_admin task = {
+        .password = str_from_cstr(request->password),
+        .accounts = work->authsvc->accounts,
+        .arena = work->arena,
+        .error = &work->error,
+    };
+    TRY(email_normalise(str_from_cstr(request->email), work->arena, &work->error, &task.email));
+    TRY(password_check_rules(task.password, &work->error));
+    TRY(work_repeat(work, make_admin, &task));
+    Vectron__Auth__V1__MakeAdminResponse *response =
+        work_message(work, &vectron__auth__v1__make_admin_response__descriptor);
+    response->user_id = arena_cstr(work->arena, task.user_id);
+    work->response = &response->base;
+    return STATUS_OK;
 }

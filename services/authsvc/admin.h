@@ -1,6 +1,6 @@
 #pragma once
 
-#include "authsvc/accounts.h"
+#include "authsvc/work.h"
 #include "base/config.h"
 
 // The admin that the settings name. Whoever has that e-mail is made an admin at start; when nobody
@@ -18,3 +18,6 @@ void admin_destroy(struct admin *admin); // admin may be NULL
 
 // Do it. Not on a loop. What the store says; trying again is fine. admin may be NULL.
 enum status admin_ensure(struct admin *admin, struct accounts *accounts, struct error *error);
+
+// The same for the e-mail and password of a MakeAdmin; both must be given.
+enum status admin_make(struct work *work);

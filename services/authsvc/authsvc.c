@@ -80,6 +80,7 @@ enum operation_index {
     WATCH_IDENTITY,
     LOOKUP_IDENTITY,
     REPORT_KEY_USE,
+    MAKE_ADMIN,
 };
 
 // clang-format off
@@ -101,6 +102,7 @@ static const struct operation operations[] = {
     [WATCH_IDENTITY] = {.access = ACCESS_IDENTITY}, // has a handler of its own
     [LOOKUP_IDENTITY] = {.run = identity_lookup, .access = ACCESS_IDENTITY},
     [REPORT_KEY_USE] = {.run = identity_report_use, .access = ACCESS_IDENTITY},
+    [MAKE_ADMIN] = {.run = admin_make, .access = ACCESS_IDENTITY, .lane = LANE_PASSWORDS},
 };
 // clang-format on
 
@@ -141,6 +143,7 @@ static const struct rpc_method identity_methods[] = {
      .tag = WATCH_IDENTITY},
     {.name = "LookupIdentity", .handler = work_start, .tag = LOOKUP_IDENTITY},
     {.name = "ReportKeyUse", .handler = work_start, .tag = REPORT_KEY_USE},
+    {.name = "MakeAdmin", .handler = work_start, .tag = MAKE_ADMIN},
 };
 
 // --- What is under way

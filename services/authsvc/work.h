@@ -13,7 +13,7 @@ typedef enum status (*operation_fn)(struct work *work);
 enum access {
     ACCESS_ANYBODY,
     ACCESS_LOGIN,    // a login token
-    ACCESS_IDENTITY, // proof of the secret of the tokens: the gateway
+    ACCESS_IDENTITY, // proof of the secret of the tokens: the gateway, the operator
     ACCESS_CLUSTER,  // proof of the cluster secret
 };
 
