@@ -559,6 +559,7 @@ const (
 	IdentityService_WatchIdentity_FullMethodName  = "/vectron.auth.v1.IdentityService/WatchIdentity"
 	IdentityService_LookupIdentity_FullMethodName = "/vectron.auth.v1.IdentityService/LookupIdentity"
 	IdentityService_ReportKeyUse_FullMethodName   = "/vectron.auth.v1.IdentityService/ReportKeyUse"
+	IdentityService_MakeAdmin_FullMethodName      = "/vectron.auth.v1.IdentityService/MakeAdmin"
 )
 
 // IdentityServiceClient is the client API for IdentityService service.
@@ -571,6 +572,8 @@ type IdentityServiceClient interface {
 	LookupIdentity(ctx context.Context, in *LookupIdentityRequest, opts ...grpc.CallOption) (*IdentityChanges, error)
 	// When keys were last used; sent at most every few seconds.
 	ReportKeyUse(ctx context.Context, in *ReportKeyUseRequest, opts ...grpc.CallOption) (*ReportKeyUseResponse, error)
+	// For whoever holds the secret of the tokens: the account is made, or made an admin's.
+	MakeAdmin(ctx context.Context, in *MakeAdminRequest, opts ...grpc.CallOption) (*MakeAdminResponse, error)
 }
 
 type identityServiceClient struct {
@@ -631,6 +634,15 @@ func (c *identityServiceClient) ReportKeyUse(ctx context.Context, in *ReportKeyU
 	return out, nil
 }
 
+func (c *identityServiceClient) MakeAdmin(ctx context.Context, in *MakeAdminRequest, opts ...grpc.CallOption) (*MakeAdminResponse, error) {
+	out := new(MakeAdminResponse)
+	err := c.cc.Invoke(ctx, IdentityService_MakeAdmin_FullMethodName, in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IdentityServiceServer is the server API for IdentityService service.
 // All implementations must embed UnimplementedIdentityServiceServer
 // for forward compatibility
@@ -641,6 +653,8 @@ type IdentityServiceServer interface {
 	LookupIdentity(context.Context, *LookupIdentityRequest) (*IdentityChanges, error)
 	// When keys were last used; sent at most every few seconds.
 	ReportKeyUse(context.Context, *ReportKeyUseRequest) (*ReportKeyUseResponse, error)
+	// For whoever holds the secret of the tokens: the account is made, or made an admin's.
+	MakeAdmin(context.Context, *MakeAdminRequest) (*MakeAdminResponse, error)
 	mustEmbedUnimplementedIdentityServiceServer()
 }
 
@@ -656,6 +670,9 @@ func (UnimplementedIdentityServiceServer) LookupIdentity(context.Context, *Looku
 }
 func (UnimplementedIdentityServiceServer) ReportKeyUse(context.Context, *ReportKeyUseRequest) (*ReportKeyUseResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ReportKeyUse not implemented")
+}
+func (UnimplementedIdentityServiceServer) MakeAdmin(context.Context, *MakeAdminRequest) (*MakeAdminResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method MakeAdmin not implemented")
 }
 func (UnimplementedIdentityServiceServer) mustEmbedUnimplementedIdentityServiceServer() {}
 
@@ -727,6 +744,24 @@ func _IdentityService_ReportKeyUse_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IdentityService_MakeAdmin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MakeAdminRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IdentityServiceServer).MakeAdmin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IdentityService_MakeAdmin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IdentityServiceServer).MakeAdmin(ctx, req.(*MakeAdminRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IdentityService_ServiceDesc is the grpc.ServiceDesc for IdentityService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -741,6 +776,10 @@ var IdentityService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReportKeyUse",
 			Handler:    _IdentityService_ReportKeyUse_Handler,
+		},
+		{
+			MethodName: "MakeAdmin",
+			Handler:    _IdentityService_MakeAdmin_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
