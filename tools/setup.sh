@@ -52,13 +52,13 @@ test python3-grpcio client
 test python3-protobuf client
 test python3-pytest test runner
 test golang-go Go client
+test npm JavaScript client
 check clang fuzz targets
 check llvm symbols in sanitizer reports
 check clang-format formatting
 check clang-tidy linting
 check shellcheck scripts
 bench nghttp2-client h2load
-bench npm word vectors
 bench python3-venv peers
 bench g++ builds hnswlib
 bench python3-dev builds hnswlib
