@@ -23,12 +23,13 @@ export class Server {
     this.process = spawn(join(bin, "vectron"), [
       "dev", "--data-dir", join(this.folder, "data"), "--http-addr", free, "--grpc-addr", this.grpc,
       "--auth-http-addr", free, "--auth-grpc-addr", free,
-    ], { env: { ...process.env, RATE_LIMIT_RPS: "0" }, stdio: ["ignore", "pipe", "ignore"] });
+    ], { env: { ...process.env, RATE_LIMIT_RPS: "0", TRUSTED_PROXIES: "127.0.0.0/8" }, stdio: ["ignore", "pipe", "ignore"] });
     let ready = false;
     const lines = createInterface(this.process.stdout);
     for await (const line of lines) {
       for (const word of line.split(/\s+/)) {
         if (word.startsWith("VECTRON_TOKEN=")) this.token = word.slice("VECTRON_TOKEN=".length);
+        if (word.startsWith("http=")) this.http = word.slice("http=".length);
         if (word.startsWith("grpc=")) {
           this.grpc = word.slice("grpc=".length);
           ready = true;
