@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import grpc
 import numpy
 import pytest
 
@@ -160,6 +161,64 @@ def test_reads_are_tried_again_and_hedged(kind, dev):
     hedged.close()
 
 
+def test_an_answer_tells_its_shards(client):
+    client.create_collection("told", 1, "euclidean")
+    client.upsert("told", [vc.Point("a", [1])])
+    found = client.search("told", [1], timeout_ms=5000)
+    assert isinstance(found, list) and [hit.id for hit in found] == ["a"]
+    assert (found.shards_total, found.shards_answered, found.staleness_ms) == (1, 1, 0)
+
+
+def test_no_proxy_gets_the_token(kind, dev, monkeypatch):
+    """What http_proxy names is not even connected to, unless it is asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(5)
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        _, token = dev.user()
+        direct = kind(dev.grpc_address, token)
+        assert direct.list_collections() == []
+        direct.close()
+        asked = kind(dev.grpc_address, token, vc.ClientOptions(use_proxy=True, timeout=1, retries=0))
+        with pytest.raises(vc.VectronError):
+            asked.list_collections()
+        asked.close()
+        connection, _ = proxy.accept()  # the first there was
+        assert connection.recv(100).startswith(b"CONNECT")
+        connection.close()
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_batch_that_is_broken_off_leaves_nothing_running(client):
+    client.create_collection("broken", 1, "euclidean")
+
+    def source():
+        for i in range(100):
+            yield vc.Point(f"p{i}", [i])
+        raise Stop
+
+    def progress(stored):
+        raise Stop
+
+    for arguments in ({"points": source()},
+                      {"points": (vc.Point(f"p{i}", [i]) for i in range(100)), "progress": progress}):
+        with pytest.raises(Stop):
+            client.upsert_batch("broken", batch_size=10, concurrency=20, **arguments)
+        if isinstance(client, Blocking):
+            assert not asyncio.all_tasks(client.loop)
+    if isinstance(client, Blocking):
+        late = asyncio.wait_for(client.client.upsert_batch("broken", source(), batch_size=1,
+                                                           concurrency=200), 0.001)
+        with pytest.raises((asyncio.TimeoutError, Stop)):
+            client.loop.run_until_complete(late)
+        assert not asyncio.all_tasks(client.loop)
+
+
 def test_a_token_is_needed(monkeypatch, dev):
     monkeypatch.delenv("VECTRON_TOKEN", raising=False)
     with pytest.raises(ValueError, match="VECTRON_TOKEN"):
@@ -220,5 +279,43 @@ def test_an_upload_outlives_the_server(kind, tmp_path):
         assert client.get("big", f"p{i}").vector.tobytes() == vectors[i].tobytes()
     wait_until(lambda: b"\nvectron_worker_points 20000\n" in deployment.http().get("/metrics").body,
                what="20,000 points")
+    client.close()
+    assert deployment.stop() == 0
+
+
+def test_an_upload_with_a_deadline_says_what_is_stored(kind, tmp_path):
+    """The server is killed in the middle and comes back too late: what was told to be stored is there."""
+    address = f"127.0.0.1:{free_port()}"
+    arguments = ("--grpc-addr", address)
+    deployment = Dev(tmp_path, arguments=arguments).start()
+    _, token = deployment.user()
+    client = kind(address, token, vc.ClientOptions(retry_writes=True, retries=100, timeout=60))
+    client.create_collection("big", 16, "euclidean")
+    vectors = numpy.random.default_rng(4).standard_normal((20_000, 16)).astype("f4")
+    acknowledged = []
+    killed = []
+
+    def progress(stored):
+        acknowledged.append(stored)
+        if stored > 5000 and not killed:
+            deployment.process.kill()
+            killed.append(stored)
+
+    points = vc.points_from_arrays((f"p{i}" for i in range(20_000)), vectors)
+    started = time.monotonic()
+    with pytest.raises(vc.BatchError, match="stored points") as failed:
+        client.upsert_batch("big", points, progress=progress, timeout=5)
+    assert 1 < time.monotonic() - started < 10
+    assert failed.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    stored = failed.value.stored
+    assert stored == acknowledged[-1] and 5000 < stored < 20_000
+    deployment = Dev(tmp_path, arguments=arguments).start()
+    for i in [*range(0, stored, 101), stored - 1]:
+        assert client.get("big", f"p{i}").vector.tobytes() == vectors[i].tobytes()
+    # One request more may have been stored: it was under way.
+    wait_until(lambda: b"vectron_worker_points" in deployment.http().get("/metrics").body, what="points")
+    text = deployment.http().get("/metrics").body.decode()
+    count = int(re.search(r"^vectron_worker_points (\d+)$", text, re.M)[1])
+    assert stored <= count <= stored + 256
     client.close()
     assert deployment.stop() == 0

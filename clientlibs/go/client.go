@@ -32,6 +32,7 @@ const (
 	timeoutDefault   = 30 * time.Second
 	retriesDefault   = 3
 	pauseDefault     = 50 * time.Millisecond
+	pauseMax         = 2 * time.Second // so that a server that is back is soon found
 	batchSizeDefault = 256
 )
 
@@ -40,7 +41,7 @@ type ClientOptions struct {
 	// Timeout of a call with its retries, when its context has no deadline; 0: 30 seconds.
 	Timeout time.Duration
 	// Retries of a read that failed with UNAVAILABLE, after pauses at random below a bound that doubles from
-	// RetryPause; 0: 3 and 50 ms. Negative: none.
+	// RetryPause up to 2 s; 0: 3 and 50 ms. Negative: none.
 	Retries    int
 	RetryPause time.Duration
 	// RetryWrites has writes tried again too: an upsert or delete that is done twice does no harm.
@@ -52,6 +53,8 @@ type ClientOptions struct {
 	TLS *tls.Config
 	// Gzip compresses requests.
 	Gzip bool
+	// UseProxy goes through the proxy that HTTPS_PROXY names, which the client otherwise pays no heed to.
+	UseProxy bool
 }
 
 // Point is an id of 1 to 512 bytes of UTF-8, a vector of the collection's dimension, and a payload: what
@@ -158,7 +161,11 @@ func NewClientWithOptions(host, token string, options *ClientOptions) (*Client, 
 	if client.options.Gzip {
 		calls = append(calls, grpc.UseCompressor(gzip.Name))
 	}
-	connection, err := grpc.Dial(host, grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(calls...))
+	dial := []grpc.DialOption{grpc.WithTransportCredentials(transport), grpc.WithDefaultCallOptions(calls...)}
+	if !client.options.UseProxy {
+		dial = append(dial, grpc.WithNoProxy())
+	}
+	connection, err := grpc.Dial(host, dial...)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +256,9 @@ func call[T any](ctx context.Context, c *Client, isRead bool, ask func(context.C
 			return value, toError(err)
 		case <-time.After(time.Duration(rand.Int63n(int64(bound) + 1))):
 		}
-		bound *= 2
+		if bound *= 2; bound > pauseMax {
+			bound = pauseMax
+		}
 	}
 }
 

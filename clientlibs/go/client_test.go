@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,7 +21,17 @@ import (
 // The tests run against a `vectron dev` of their own, from the folder VECTRON_BIN or the project's bin.
 var testHost, testToken string
 
+// proxy is what the environment names as such; it must stay alone.
+var proxy net.Listener
+
 func TestMain(m *testing.M) {
+	var err error
+	if proxy, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	// Before any connection: net/http reads it once.
+	os.Setenv("HTTPS_PROXY", "http://"+proxy.Addr().String())
 	stop, err := startServer()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,29 +43,38 @@ func TestMain(m *testing.M) {
 }
 
 func startServer() (func(), error) {
-	bin := os.Getenv("VECTRON_BIN")
-	if bin == "" {
-		bin = "../../bin"
-	}
 	folder, err := os.MkdirTemp("", "vectron-go-")
 	if err != nil {
 		return nil, err
 	}
-	free := "127.0.0.1:0"
-	command := exec.Command(filepath.Join(bin, "vectron"), "dev", "--data-dir", filepath.Join(folder, "data"),
-		"--http-addr", free, "--grpc-addr", free, "--auth-http-addr", free, "--auth-grpc-addr", free)
-	command.Env = append(os.Environ(), "RATE_LIMIT_RPS=0")
-	output, err := command.StdoutPipe()
+	command, host, token, err := startDev(folder, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	stop := func() {
+	testHost, testToken = host, token
+	return func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
 		_ = os.RemoveAll(folder)
+	}, nil
+}
+
+// startDev starts a `vectron dev` that keeps its data in the folder, and waits until it is ready.
+func startDev(folder, address string) (command *exec.Cmd, host, token string, err error) {
+	bin := os.Getenv("VECTRON_BIN")
+	if bin == "" {
+		bin = "../../bin"
+	}
+	free := "127.0.0.1:0"
+	command = exec.Command(filepath.Join(bin, "vectron"), "dev", "--data-dir", filepath.Join(folder, "data"),
+		"--http-addr", free, "--grpc-addr", address, "--auth-http-addr", free, "--auth-grpc-addr", free)
+	command.Env = append(os.Environ(), "RATE_LIMIT_RPS=0")
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return nil, "", "", err
+	}
+	if err := command.Start(); err != nil {
+		return nil, "", "", err
 	}
 	lines := bufio.NewScanner(output)
 	lines.Buffer(nil, 1<<20)
@@ -63,17 +83,17 @@ func startServer() (func(), error) {
 			name, value, _ := strings.Cut(word, "=")
 			switch name {
 			case "VECTRON_TOKEN":
-				testToken = value
+				token = value
 			case "grpc":
-				testHost = value
+				host = value
 			}
 		}
-		if testHost != "" && testToken != "" {
-			return stop, nil
+		if host != "" && token != "" {
+			return command, host, token, nil
 		}
 	}
-	stop()
-	return nil, errors.New("vectron dev ended before it was ready")
+	_ = command.Wait()
+	return nil, "", "", errors.New("vectron dev ended before it was ready")
 }
 
 func open(t *testing.T, options *ClientOptions) *Client {
@@ -249,6 +269,127 @@ func TestReadsAreTriedAgainAndHedged(t *testing.T) {
 			t.Fatal(hits[0].ID)
 		}
 	}
+}
+
+// Nothing is sent to the proxy of the environment unless that is asked for.
+func TestNoProxyGetsTheToken(t *testing.T) {
+	ask := func(options *ClientOptions) {
+		options.Timeout, options.Retries = 2*time.Second, -1
+		client, err := NewClientWithOptions("vectron.invalid:8081", "token", options)
+		must(t, err)
+		defer client.Close()
+		_, err = client.ListCollections()
+		if err == nil {
+			t.Fatal("an answer from nowhere")
+		}
+	}
+	ask(&ClientOptions{})
+	must(t, proxy.(*net.TCPListener).SetDeadline(time.Now().Add(100*time.Millisecond)))
+	if connection, err := proxy.Accept(); err == nil {
+		connection.Close()
+		t.Fatal("the proxy was connected to")
+	}
+	must(t, proxy.(*net.TCPListener).SetDeadline(time.Now().Add(5*time.Second)))
+	accepted := make(chan error, 1)
+	go func() {
+		connection, err := proxy.Accept()
+		if err == nil {
+			connection.Close()
+		}
+		accepted <- err
+	}()
+	ask(&ClientOptions{UseProxy: true})
+	must(t, <-accepted)
+}
+
+// restartable is a `vectron dev` that can be killed and started again at its address.
+type restartable struct {
+	folder, address, token string
+	command                *exec.Cmd
+}
+
+func (r *restartable) start(t *testing.T) {
+	t.Helper()
+	var err error
+	r.command, r.address, r.token, err = startDev(r.folder, r.address)
+	must(t, err)
+}
+
+func (r *restartable) kill() {
+	_ = r.command.Process.Kill()
+	_ = r.command.Wait()
+}
+
+func startRestartable(t *testing.T) *restartable {
+	t.Helper()
+	r := &restartable{folder: t.TempDir(), address: "127.0.0.1:0"}
+	r.start(t)
+	t.Cleanup(func() { r.kill() })
+	return r
+}
+
+func TestAnUploadOutlivesAServerThatIsKilled(t *testing.T) {
+	r := startRestartable(t)
+	client, err := NewClientWithOptions(r.address, r.token, &ClientOptions{RetryWrites: true, Retries: 20})
+	must(t, err)
+	defer client.Close()
+	must(t, client.CreateCollection("killed", 2, "euclidean"))
+	var restart sync.Once
+	count, err := client.UpsertBatch("killed", manyPoints(20000), &BatchOptions{Concurrency: 3, Progress: func(stored int) {
+		if stored > 8000 {
+			restart.Do(func() { r.kill(); r.start(t) })
+		}
+	}})
+	must(t, err)
+	if count != 20000 {
+		t.Fatal(count)
+	}
+	seen, hits := map[string]bool{}, 0
+	must(t, client.SearchStream("killed", []float32{0, 1}, &SearchOptions{TopK: 10000}, func(hit *SearchResult) error {
+		seen[hit.ID] = true
+		hits++
+		return nil
+	}))
+	if hits != 10000 || len(seen) != hits {
+		t.Fatal(hits, len(seen))
+	}
+	for i := 0; i < 20000; i += 97 {
+		_, err := client.Get("killed", fmt.Sprint("p", i))
+		must(t, err)
+	}
+}
+
+func TestAnUploadWithADeadlineSaysWhatIsStored(t *testing.T) {
+	r := startRestartable(t)
+	client, err := NewClientWithOptions(r.address, r.token, &ClientOptions{RetryWrites: true, Retries: 100})
+	must(t, err)
+	defer client.Close()
+	must(t, client.CreateCollection("late", 2, "euclidean"))
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	defer cancel()
+	var killed sync.Once
+	_, err = client.UpsertBatchContext(ctx, "late", manyPoints(20000), &BatchOptions{Progress: func(stored int) {
+		if stored > 5000 {
+			killed.Do(r.kill)
+		}
+	}})
+	var batch *BatchError
+	if !errors.As(err, &batch) || batch.Stored <= 5000 || batch.Stored >= 20000 {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, ErrDeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	r.start(t)
+	for i := 0; i < batch.Stored; i++ {
+		if i%97 == 0 || i == batch.Stored-1 {
+			_, err := client.Get("late", fmt.Sprint("p", i))
+			must(t, err)
+		}
+	}
+	// The request under way may have been stored, no other.
+	_, err = client.Get("late", fmt.Sprint("p", batch.Stored+256))
+	want(t, err, ErrNotFound)
 }
 
 func Example() {

@@ -14,7 +14,7 @@ export default typescript.config(
   {
     files: ["test/**"],
     languageOptions: {
-      globals: { AbortController: false, URL: false, fetch: false, process: false, setTimeout: false },
+      globals: { AbortController: false, AbortSignal: false, URL: false, fetch: false, process: false, setTimeout: false },
     },
   },
 );

@@ -10,6 +10,7 @@ import * as wire from "./wire.js";
 const SERVICE = "/vectron.v1.VectronService/";
 const MESSAGE_SIZE_MAX = 256 * 1024 * 1024;
 const GZIP = 2;
+const RETRY_PAUSE_MAX_MS = 2000; // so that a server that is back is soon found
 // As numbers, which errors of the channel have.
 const UNAVAILABLE: number = grpc.status.UNAVAILABLE;
 const CANCELLED: number = grpc.status.CANCELLED;
@@ -49,6 +50,8 @@ export class VectronClient {
         "grpc.max_receive_message_length": MESSAGE_SIZE_MAX,
         // Calls decide themselves what is tried again.
         "grpc.enable_retries": 0,
+        // Otherwise http_proxy would carry tokens elsewhere.
+        "grpc.enable_http_proxy": options.useProxy === true ? 1 : 0,
         "grpc.initial_reconnect_backoff_ms": 50,
         "grpc.max_reconnect_backoff_ms": 1000,
         ...(options.gzip === true ? { "grpc.default_compression_algorithm": GZIP } : {}),
@@ -194,7 +197,7 @@ export class VectronClient {
         return await this.#once(method, request, isRead, deadline, signal);
       } catch (error) {
         const failure = asVectronError(error);
-        const pause = Math.random() * retryPauseMs * 2 ** attempt;
+        const pause = Math.random() * Math.min(retryPauseMs * 2 ** attempt, RETRY_PAUSE_MAX_MS);
         if (failure.code !== UNAVAILABLE || attempt >= attempts || Date.now() + pause >= deadline) {
           throw failure;
         }

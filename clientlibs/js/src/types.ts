@@ -62,7 +62,7 @@ export interface ClientOptions {
   timeoutMs?: number;
   /** How often a read that failed with UNAVAILABLE is tried again; 3 unless told. */
   retries?: number;
-  /** The pauses between are chosen at random below a bound that starts here and doubles; 50 unless told. */
+  /** The pauses between are chosen at random below a bound that starts here and doubles up to 2,000; 50 unless told. */
   retryPauseMs?: number;
   /** Writes too. An upsert or delete that is done twice does no harm. */
   retryWrites?: boolean;
@@ -73,6 +73,8 @@ export interface ClientOptions {
   rootCertificates?: Uint8Array;
   /** Compress requests. */
   gzip?: boolean;
+  /** Go through the proxy that http_proxy and its like name, which the client otherwise pays no heed to. */
+  useProxy?: boolean;
 }
 
 export interface CallOptions {

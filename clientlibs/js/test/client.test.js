@@ -1,8 +1,11 @@
 // The client against the real server, with the package as its users import it.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as vc from "vectron-client";
@@ -196,6 +199,72 @@ test("an upload outlives a server that is killed", async () => {
   assert.equal(hits, 10_000);
   for (let i = 0; i < 20_000; i += 97) assert.equal((await steady.get("killed", `p${i}`)).id, `p${i}`);
   steady.close();
+});
+
+test("an upload with a deadline says what is stored", async () => {
+  const own = await new Server().create();
+  const steady = new vc.VectronClient(own.grpc, own.token, { retryWrites: true, retries: 100 });
+  await steady.createCollection("late", 8, "euclidean");
+  let killed;
+  const failure = await steady.upsertBatch("late", many(20_000, 8), {
+    signal: AbortSignal.timeout(4000),
+    progress: (count) => { if (count > 5000) killed ??= own.kill(); },
+  }).then(() => undefined, (error) => error);
+  assert.ok(failure instanceof vc.BatchError, String(failure));
+  assert.ok(failure.stored > 5000 && failure.stored < 20_000, String(failure.stored));
+  await own.start();
+  for (let i = 0; i < failure.stored; i += 97) assert.equal((await steady.get("late", `p${i}`)).id, `p${i}`);
+  assert.equal((await steady.get("late", `p${failure.stored - 1}`)).id, `p${failure.stored - 1}`);
+  // The request under way may have been stored, no other.
+  await assert.rejects(steady.get("late", `p${failure.stored + 256}`), vc.NotFoundError);
+  steady.close();
+  await own.stop();
+});
+
+test("no proxy gets the token", async () => {
+  const heard = [];
+  const proxy = net.createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", (data) => { heard.push(data.toString()); socket.destroy(); });
+  });
+  await new Promise((resolve) => { proxy.listen(0, "127.0.0.1", resolve); });
+  process.env.grpc_proxy = `http://127.0.0.1:${proxy.address().port}`;
+  try {
+    const direct = new vc.VectronClient(server.grpc, server.token);
+    assert.ok((await direct.listCollections()).includes("many"));
+    direct.close();
+    assert.deepEqual(heard, []);
+    const asked = new vc.VectronClient(server.grpc, server.token, { useProxy: true, retries: 0, timeoutMs: 1000 });
+    await assert.rejects(asked.listCollections());
+    asked.close();
+    assert.match(heard[0], /^CONNECT/);
+  } finally {
+    delete process.env.grpc_proxy;
+    proxy.close();
+  }
+});
+
+test("TLS, with a certificate that is checked", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "vectron-js-tls-"));
+  const [key, certificate] = [join(folder, "key.pem"), join(folder, "certificate.pem")];
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+  { stdio: "ignore" });
+  const own = await new Server({ GRPC_TLS_CERT_FILE: certificate, GRPC_TLS_KEY_FILE: key }).create();
+  const rootCertificates = await readFile(certificate);
+  const encrypted = new vc.VectronClient(own.grpc, own.token, { rootCertificates });
+  await encrypted.createCollection("secret", 1, "euclidean");
+  assert.equal(await encrypted.upsert("secret", [{ id: "a", vector: [1] }]), 1);
+  assert.equal((await encrypted.search("secret", [1]))[0].id, "a");
+  encrypted.close();
+  const hurry = { retries: 0, timeoutMs: 2000 };
+  for (const options of [{ ...hurry, tls: true }, hurry]) { // a stranger's certificate; plain text
+    const refused = new vc.VectronClient(own.grpc, own.token, options);
+    await assert.rejects(refused.listCollections(), vc.VectronError);
+    refused.close();
+  }
+  await own.stop();
+  await rm(folder, { recursive: true });
 });
 
 test("CommonJS has the same names", () => {

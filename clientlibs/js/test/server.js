@@ -10,6 +10,10 @@ import { fileURLToPath } from "node:url";
 const bin = process.env.VECTRON_BIN ?? fileURLToPath(new URL("../../../bin", import.meta.url));
 
 export class Server {
+  constructor(environment = {}) {
+    this.environment = environment;
+  }
+
   async create() {
     this.folder = await mkdtemp(join(tmpdir(), "vectron-js-"));
     this.grpc = "127.0.0.1:0";
@@ -23,7 +27,7 @@ export class Server {
     this.process = spawn(join(bin, "vectron"), [
       "dev", "--data-dir", join(this.folder, "data"), "--http-addr", free, "--grpc-addr", this.grpc,
       "--auth-http-addr", free, "--auth-grpc-addr", free,
-    ], { env: { ...process.env, RATE_LIMIT_RPS: "0", TRUSTED_PROXIES: "127.0.0.0/8" }, stdio: ["ignore", "pipe", "ignore"] });
+    ], { env: { ...process.env, RATE_LIMIT_RPS: "0", TRUSTED_PROXIES: "127.0.0.0/8", ...this.environment }, stdio: ["ignore", "pipe", "ignore"] });
     let ready = false;
     const lines = createInterface(this.process.stdout);
     for await (const line of lines) {

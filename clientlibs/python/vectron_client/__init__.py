@@ -30,6 +30,7 @@ from .types import (
     FeedbackItem,
     Point,
     SearchResult,
+    SearchResults,
     ShardStatus,
     points_from_arrays,
 )
@@ -38,6 +39,6 @@ __all__ = [
     "AlreadyExistsError", "AsyncVectronClient", "AuthenticationError", "BatchError", "ClientOptions",
     "CollectionStatus", "DeadlineExceededError", "FeedbackItem", "InternalServerError",
     "InvalidArgumentError", "NotFoundError", "PermissionDeniedError", "Point",
-    "ResourceExhaustedError", "SearchResult", "ShardStatus", "UnavailableError", "VectronClient",
-    "VectronError", "points_from_arrays",
+    "ResourceExhaustedError", "SearchResult", "SearchResults", "ShardStatus", "UnavailableError",
+    "VectronClient", "VectronError", "points_from_arrays",
 ]

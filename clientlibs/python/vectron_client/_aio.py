@@ -13,7 +13,7 @@ import grpc.aio
 from . import _wire
 from ._client import Progress
 from .errors import BatchError, VectronError, from_status
-from .types import ClientOptions, CollectionStatus, FeedbackItem, Point, SearchResult, Vector
+from .types import ClientOptions, CollectionStatus, FeedbackItem, Point, SearchResult, SearchResults, Vector
 
 
 class AsyncVectronClient:
@@ -26,9 +26,9 @@ class AsyncVectronClient:
         if self._options.tls or self._options.root_certificates:
             self._channel = grpc.aio.secure_channel(
                 host, grpc.ssl_channel_credentials(self._options.root_certificates),
-                _wire.channel_options())
+                _wire.channel_options(self._options))
         else:
-            self._channel = grpc.aio.insecure_channel(host, _wire.channel_options())
+            self._channel = grpc.aio.insecure_channel(host, _wire.channel_options(self._options))
 
     async def __aenter__(self) -> AsyncVectronClient:
         return self
@@ -62,15 +62,17 @@ class AsyncVectronClient:
                                 await self._call("Upsert", request, False)).upserted)
 
     async def upsert_batch(self, collection: str, points: Iterable[Point], batch_size: int = 256,
-                           concurrency: int = 1, progress: Progress | None = None) -> int:
+                           concurrency: int = 1, progress: Progress | None = None,
+                           timeout: float | None = None) -> int:
         if batch_size < 1 or concurrency < 1:
             raise ValueError("batch_size and concurrency are at least 1")
         source = iter(points)
         tasks: set[asyncio.Task[int]] = set()
+        left = _wire.timeouts(self._options, timeout)
         stored = 0
 
         async def send(request: bytes, count: int) -> int:
-            await self._call("Upsert", request, False)
+            await self._call("Upsert", request, False, left())
             return count
 
         try:
@@ -91,10 +93,9 @@ class AsyncVectronClient:
                     if progress is not None:
                         progress(stored)
         except VectronError as error:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             raise BatchError(stored, error) from error
+        finally:  # whatever ended it: of the source, of progress, or this task's own end
+            await _end(tasks)
 
     async def get(self, collection: str, id: str) -> Point:
         return _wire.decode_point(await self._call("Get", _wire.encode(
@@ -107,7 +108,7 @@ class AsyncVectronClient:
     async def search(self, collection: str, vector: Vector, top_k: int = 10, *, query: str = "",
                      include_payload: bool = True, include_vectors: bool = False,
                      exact: bool = False, ef: int = 0, timeout_ms: int = 0,
-                     max_staleness_ms: int = 0) -> list[SearchResult]:
+                     max_staleness_ms: int = 0) -> SearchResults:
         return _wire.decode_search(await self._call("Search", _wire.encode_search(
             collection, vector, top_k=top_k, query=query, include_metadata=include_payload,
             include_vectors=include_vectors, exact=exact, ef=ef, timeout_ms=timeout_ms,
@@ -137,9 +138,10 @@ class AsyncVectronClient:
 
     # --- Calls
 
-    async def _call(self, method: str, request: bytes, is_read: bool) -> bytes:
+    async def _call(self, method: str, request: bytes, is_read: bool,
+                    timeout: float | None = None) -> bytes:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._options.timeout
+        deadline = loop.time() + (self._options.timeout if timeout is None else timeout)
         pauses = _wire.pauses(self._options, is_read)
         while True:
             try:
@@ -165,14 +167,22 @@ class AsyncVectronClient:
         if not is_read or hedge_after is None or hedge_after >= left:
             return await run(left)
         tasks = {asyncio.ensure_future(run(left))}
-        done, _ = await asyncio.wait(tasks, timeout=hedge_after)
-        if not done:
-            tasks.add(asyncio.ensure_future(run(left - hedge_after)))
-        pending = set(tasks)
-        while True:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            good = [task for task in done if task.exception() is None]
-            if good or not pending:
-                for task in pending:
-                    task.cancel()
-                return (good or list(done))[0].result()
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=hedge_after)
+            if not done:
+                tasks.add(asyncio.ensure_future(run(left - hedge_after)))
+            pending = set(tasks)
+            while True:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                good = [task for task in done if task.exception() is None]
+                if good or not pending:
+                    return (good or list(done))[0].result()
+        finally:
+            await _end(tasks)
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    """None of them is left running, and none fails unheard."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,7 +13,7 @@ import grpc
 
 from . import _wire
 from .errors import BatchError, DeadlineExceededError, VectronError, from_status
-from .types import ClientOptions, CollectionStatus, FeedbackItem, Point, SearchResult, Vector
+from .types import ClientOptions, CollectionStatus, FeedbackItem, Point, SearchResult, SearchResults, Vector
 
 Progress = Callable[[int], None]
 
@@ -32,9 +32,9 @@ class VectronClient:
         if self._options.tls or self._options.root_certificates:
             self._channel = grpc.secure_channel(
                 host, grpc.ssl_channel_credentials(self._options.root_certificates),
-                _wire.channel_options())
+                _wire.channel_options(self._options))
         else:
-            self._channel = grpc.insecure_channel(host, _wire.channel_options())
+            self._channel = grpc.insecure_channel(host, _wire.channel_options(self._options))
 
     def __enter__(self) -> VectronClient:
         return self
@@ -76,33 +76,36 @@ class VectronClient:
         return int(_wire.decode("UpsertResponse", self._write("Upsert", request)).upserted)
 
     def upsert_batch(self, collection: str, points: Iterable[Point], batch_size: int = 256,
-                     concurrency: int = 1, progress: Progress | None = None) -> int:
+                     concurrency: int = 1, progress: Progress | None = None,
+                     timeout: float | None = None) -> int:
         """Store any number of points in requests of batch_size, at most `concurrency` of them under way.
-        progress is called with the number of stored points after each. BatchError: how many are known to
-        be stored."""
+        progress is called with the number of stored points after each. timeout: seconds for the whole.
+        BatchError: how many are known to be stored."""
         if batch_size < 1 or concurrency < 1:
             raise ValueError("batch_size and concurrency are at least 1")
         source = iter(points)
         under_way: collections.deque[tuple[bytes, int, Any]] = collections.deque()
+        left = _wire.timeouts(self._options, timeout)
         stored = 0
         try:
             while True:
                 request, count = _wire.encode_upsert(collection,
                                                      itertools.islice(source, batch_size))
                 if count > 0:
-                    under_way.append((request, count, self._start("Upsert", request)))
+                    under_way.append((request, count, self._start("Upsert", request, left())))
                 if not under_way:
                     return stored
                 if count == 0 or len(under_way) >= concurrency:
                     request, count, call = under_way.popleft()
-                    self._finish_write(request, call)
+                    self._call("Upsert", request, False, call, left())
                     stored += count
                     if progress is not None:
                         progress(stored)
         except VectronError as error:
+            raise BatchError(stored, error) from error
+        finally:  # whatever ended it: of the source, of progress, of the keyboard
             for _, _, call in under_way:
                 call.cancel()
-            raise BatchError(stored, error) from error
 
     def get(self, collection: str, id: str) -> Point:
         """The point as it was stored, bit for bit. NotFoundError."""
@@ -117,10 +120,10 @@ class VectronClient:
 
     def search(self, collection: str, vector: Vector, top_k: int = 10, *, query: str = "",
                include_payload: bool = True, include_vectors: bool = False, exact: bool = False,
-               ef: int = 0, timeout_ms: int = 0, max_staleness_ms: int = 0) -> list[SearchResult]:
+               ef: int = 0, timeout_ms: int = 0, max_staleness_ms: int = 0) -> SearchResults:
         """The nearest points, nearest first. top_k: up to 10,000. query: text for the reranker. ef: how
         much effort, 0 lets the server choose; exact compares with every point. timeout_ms: leave out
-        shards that have not answered by then."""
+        shards that have not answered by then; the result's shards_answered says how many have."""
         return _wire.decode_search(self._read("Search", _wire.encode_search(
             collection, vector, top_k=top_k, query=query, include_metadata=include_payload,
             include_vectors=include_vectors, exact=exact, ef=ef, timeout_ms=timeout_ms,
@@ -157,17 +160,15 @@ class VectronClient:
             metadata=self._metadata, compression=_wire.compression_of(self._options))
 
     def _read(self, method: str, request: bytes) -> bytes:
-        return self._call(method, request, True, None)
+        return self._call(method, request, True)
 
     def _write(self, method: str, request: bytes) -> bytes:
-        return self._call(method, request, False, None)
+        return self._call(method, request, False)
 
-    def _finish_write(self, request: bytes, call: Any) -> bytes:
-        return self._call("Upsert", request, False, call)
-
-    def _call(self, method: str, request: bytes, is_read: bool, started: Any) -> bytes:
+    def _call(self, method: str, request: bytes, is_read: bool, started: Any = None,
+              timeout: float | None = None) -> bytes:
         """With retries, all within the timeout."""
-        deadline = time.monotonic() + self._options.timeout
+        deadline = time.monotonic() + (self._options.timeout if timeout is None else timeout)
         pauses = _wire.pauses(self._options, is_read)
         while True:
             left = deadline - time.monotonic()

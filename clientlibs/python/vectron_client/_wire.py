@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib.resources
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from .types import (
     FeedbackItem,
     Point,
     SearchResult,
+    SearchResults,
     ShardStatus,
     Vector,
 )
@@ -27,6 +29,7 @@ from .types import (
 SERVICE = "/vectron.v1.VectronService/"
 MESSAGE_SIZE_MAX = 256 << 20
 FLOAT32 = numpy.dtype("<f4")
+RETRY_PAUSE_MAX = 2.0  # seconds, so that a server that is back is soon found
 # Requests and answers are encoded and decoded here, not by the channel.
 AS_BYTES: Any = (None, None)
 BYTES_FIELD = 2  # the wire type of fields with a length
@@ -200,10 +203,14 @@ def decode(name: str, data: bytes) -> Any:
     return MESSAGES[name].FromString(data)
 
 
-def decode_search(data: bytes) -> list[SearchResult]:
-    results = decode("SearchResponse", data).results
-    found = [SearchResult(hit.id, hit.score, _payload_of(hit), None, hit.rerank_score)
-             for hit in results]
+def decode_search(data: bytes) -> SearchResults:
+    response = decode("SearchResponse", data)
+    results = response.results
+    found = SearchResults(SearchResult(hit.id, hit.score, _payload_of(hit), None, hit.rerank_score)
+                          for hit in results)
+    found.shards_total = response.shards_total
+    found.shards_answered = response.shards_answered
+    found.staleness_ms = response.staleness_ms
     if any(hit.vector for hit in results):
         blocks = [value for number, value in _fields(memoryview(data)) if number == 1]
         for result, block in zip(found, blocks, strict=False):
@@ -234,11 +241,25 @@ def token_of(token: str | None) -> str:
     return token
 
 
-def channel_options() -> list[tuple[str, Any]]:
+def channel_options(options: ClientOptions) -> list[tuple[str, Any]]:
     return [("grpc.max_send_message_length", MESSAGE_SIZE_MAX),
             ("grpc.max_receive_message_length", MESSAGE_SIZE_MAX),
             ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.use_local_subchannel_pool", 1)]
+            ("grpc.use_local_subchannel_pool", 1),
+            # Otherwise http_proxy would carry tokens elsewhere, even those for loopback.
+            ("grpc.enable_http_proxy", int(options.use_proxy))]
+
+
+def timeouts(options: ClientOptions, timeout: float | None) -> Callable[[], float]:
+    """How long each call of a batch may take that has timeout seconds from now for the whole."""
+    end = None if timeout is None else time.monotonic() + timeout
+
+    def left() -> float:
+        if end is None:
+            return options.timeout
+        return min(options.timeout, max(0.0, end - time.monotonic()))
+
+    return left
 
 
 def compression_of(options: ClientOptions) -> grpc.Compression:
@@ -246,10 +267,10 @@ def compression_of(options: ClientOptions) -> grpc.Compression:
 
 
 def pauses(options: ClientOptions, is_read: bool) -> Iterator[float]:
-    """How long to wait before each further attempt: at random, below a bound that doubles."""
+    """How long to wait before each further attempt: at random, below a bound that doubles up to a limit."""
     attempts = options.retries if is_read or options.retry_writes else 0
     for attempt in range(attempts):
-        yield random.uniform(0, options.retry_pause * 2**attempt)
+        yield random.uniform(0, min(options.retry_pause * 2.0**attempt, RETRY_PAUSE_MAX))
 
 
 def is_worth_retrying(code: grpc.StatusCode) -> bool:

@@ -34,6 +34,15 @@ class SearchResult:
     rerank_score: float = 0.0
 
 
+class SearchResults(list[SearchResult]):
+    """A list of hits. shards_total, shards_answered: the shards of the collection, and those that the hits
+    are from (fewer only with timeout_ms). staleness_ms: how old the answer may be."""
+
+    shards_total: int = 0
+    shards_answered: int = 0
+    staleness_ms: int = 0
+
+
 @dataclass
 class ShardStatus:
     shard_id: int
@@ -64,10 +73,11 @@ class FeedbackItem:
 @dataclass
 class ClientOptions:
     """timeout: seconds that a call with its retries may take. retries: how often a read that failed with
-    UNAVAILABLE is tried again, with pauses that double from retry_pause and are chosen at random below
-    that; writes only with retry_writes (an upsert or delete that is done twice does no harm). hedge_after:
-    seconds after which a read that has not answered is sent a second time; the first answer counts.
-    tls: with the system's certificates, or with root_certificates (PEM). gzip: compress requests."""
+    UNAVAILABLE is tried again, with pauses at random below a bound that doubles from retry_pause up to
+    two seconds; writes only with retry_writes (an upsert or delete that is done twice does no harm).
+    hedge_after: seconds after which a read that has not answered is sent a second time; the first answer
+    counts. tls: with the system's certificates, or with root_certificates (PEM). gzip: compress requests.
+    use_proxy: go through the proxy that http_proxy and its like name; otherwise no heed is paid to them."""
 
     timeout: float = 30.0
     retries: int = 3
@@ -77,6 +87,7 @@ class ClientOptions:
     tls: bool = False
     root_certificates: bytes | None = None
     gzip: bool = False
+    use_proxy: bool = False
 
 
 def points_from_arrays(ids: Iterable[str], vectors: numpy.typing.NDArray[Any],
