@@ -11,7 +11,7 @@ module(vector           lib/vector                base)
 module(index            lib/index                 base vector)
 module(store            lib/store                 base vector index                         LIBS rocksdb)
 module(replica          lib/replica               base net)
-module(identity         lib/identity              base                                      LIBS sodium jwt sqlite)
+module(identity         lib/identity              base net                                  LIBS sodium jwt sqlite)
 module(cluster          lib/cluster               base net api)
 module(server           lib/server                base net api)
 
