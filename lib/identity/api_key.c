@@ -101,7 +101,8 @@ enum status api_key_seal(const struct token_authority *authority, struct str key
     rng_secure(sealed, NONCE_SIZE);
     crypto_aead_xchacha20poly1305_ietf_encrypt(sealed + NONCE_SIZE, NULL, (const uint8_t *)key.data,
                                                key.len, (const uint8_t *)binding.data, binding.len,
-                                               NULL, sealed, token_authority_seal_key(authority));
+                                               NULL, sealed,
+                                               token_authority_seal_key(authority, 0));
     char *text = arena_alloc(arena, SEALED_TEXT_SIZE);
     sodium_bin2base64(text, SEALED_TEXT_SIZE, sealed, sizeof(sealed),
                       sodium_base64_VARIANT_URLSAFE_NO_PADDING);
@@ -109,9 +110,10 @@ enum status api_key_seal(const struct token_authority *authority, struct str key
     return STATUS_OK;
 }
 
-enum status api_key_open(const struct token_authority *authority, struct str sealed,
-                         struct str key_id, struct str user_id, struct arena *arena,
-                         struct str *out_key)
+// The index of the secret under which it was sealed comes with it.
+static enum status open_key(const struct token_authority *authority, struct str sealed,
+                            struct str binding, uint8_t out_key[static API_KEY_SIZE],
+                            uint32_t *out_index)
 {
     uint8_t bytes[SEALED_SIZE];
     size_t size = 0;
@@ -119,13 +121,42 @@ enum status api_key_open(const struct token_authority *authority, struct str sea
                           sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
         size != sizeof(bytes))
         return STATUS_UNAUTHENTICATED;
-    struct str binding = binding_of(key_id, user_id, arena);
+    for (uint32_t i = 0; i < token_authority_seal_key_count(authority); i++) {
+        if (crypto_aead_xchacha20poly1305_ietf_decrypt(
+                out_key, NULL, NULL, bytes + NONCE_SIZE, sizeof(bytes) - NONCE_SIZE,
+                (const uint8_t *)binding.data, binding.len, bytes,
+                token_authority_seal_key(authority, i)) == 0) {
+            *out_index = i;
+            return STATUS_OK;
+        }
+    }
+    return STATUS_UNAUTHENTICATED;
+}
+
+enum status api_key_open(const struct token_authority *authority, struct str sealed,
+                         struct str key_id, struct str user_id, struct arena *arena,
+                         struct str *out_key)
+{
     uint8_t *key = arena_alloc(arena, API_KEY_SIZE + 1);
-    if (crypto_aead_xchacha20poly1305_ietf_decrypt(key, NULL, NULL, bytes + NONCE_SIZE,
-                                                   sizeof(bytes) - NONCE_SIZE,
-                                                   (const uint8_t *)binding.data, binding.len,
-                                                   bytes, token_authority_seal_key(authority)) != 0)
-        return STATUS_UNAUTHENTICATED;
+    uint32_t index = 0;
+    TRY(open_key(authority, sealed, binding_of(key_id, user_id, arena), key, &index));
     *out_key = (struct str){(const char *)key, API_KEY_SIZE};
     return STATUS_OK;
+}
+
+enum status api_key_seal_again(const struct token_authority *authority, struct str sealed,
+                               struct str key_id, struct str user_id, struct arena *arena,
+                               struct str *out_sealed)
+{
+    uint8_t key[API_KEY_SIZE];
+    uint32_t index = 0;
+    TRY(open_key(authority, sealed, binding_of(key_id, user_id, arena), key, &index));
+    enum status status = STATUS_OK;
+    if (index == 0)
+        *out_sealed = sealed;
+    else
+        status = api_key_seal(authority, (struct str){(const char *)key, sizeof(key)}, user_id,
+                              arena, out_sealed);
+    sodium_memzero(key, sizeof(key));
+    return status;
 }

@@ -43,8 +43,9 @@ int main(void)
     struct directory_key record = {
         .key_id = api_key_id(key), .user_id = user.user_id, .role = STR("owner")};
     api_key_hash(key, record.hash);
-    if (token_authority_create(STR("0123456789abcdef0123456789abcdef"), NULL, &authority) !=
-            STATUS_OK ||
+    if (token_authority_create(
+            &(struct token_authority_options){.secret = STR("0123456789abcdef0123456789abcdef")},
+            NULL, &authority) != STATUS_OK ||
         api_key_seal(authority, key, user.user_id, arena, &sealed) != STATUS_OK ||
         token_sign(authority,
                    &(struct token){.kind = TOKEN_SDK,

@@ -88,8 +88,9 @@ static struct world set_up(void)
     clock_set_source(&fake_clock);
     fake_ms = NOW * 1000ULL;
     struct world world = {.arena = arena_create(16 << 20)};
-    CHECK(token_authority_create(STR("0123456789abcdef0123456789abcdef"), NULL, &world.authority) ==
-          STATUS_OK);
+    CHECK(token_authority_create(
+              &(struct token_authority_options){.secret = STR("0123456789abcdef0123456789abcdef")},
+              NULL, &world.authority) == STATUS_OK);
     world.directory = directory_create(world.authority);
     world.sdk = make_key(&world, &world.key);
     struct directory_user user = user_1();

@@ -4,6 +4,7 @@
 #include <jwt.h>
 #include <sodium.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -11,65 +12,15 @@
 #include "base/rng.h"
 #include "identity/token_internal.h"
 
-// A token is checked in this order: its shape, its signature, and only then its contents. The only
-// algorithm that this file can compute is HMAC-SHA256, so that a header which asks for another one
-// (or for none) is refused by the signature before anybody has read it; and the header must then
-// say HS256 all the same. libjwt parses and builds the JSON; the signature is compared here, in
-// constant time, because no parser shall see bytes that nobody vouched for.
+// A token is checked in this order: its shape, its signature, and only then its contents, because
+// no parser shall see bytes that nobody vouched for. libjwt builds and parses the claims; it is
+// given header and payload each as the payload of a token without a signature, since the signature
+// is known to be good by then, and since it knows no EdDSA.
 
 enum { JTI_SIZE = 16, ID_SIZE_MAX = 128, COLLECTIONS_MAX = 4096 };
 
-struct token_authority {
-    uint8_t seal_key[crypto_aead_xchacha20poly1305_ietf_KEYBYTES];
-    size_t secret_size;
-    uint8_t secret[];
-};
-
 static const char *const aud_names[] = {[TOKEN_LOGIN] = "console", [TOKEN_SDK] = "api"};
 static const char *const typ_names[] = {[TOKEN_LOGIN] = "login", [TOKEN_SDK] = "sdk"};
-
-// --- The authority
-
-static void hmac(const struct token_authority *authority, struct str text,
-                 uint8_t out_mac[static crypto_auth_hmacsha256_BYTES])
-{
-    crypto_auth_hmacsha256_state state;
-    crypto_auth_hmacsha256_init(&state, authority->secret, authority->secret_size);
-    crypto_auth_hmacsha256_update(&state, (const uint8_t *)text.data, text.len);
-    crypto_auth_hmacsha256_final(&state, out_mac);
-    sodium_memzero(&state, sizeof(state));
-}
-
-enum status token_authority_create(struct str secret, struct error *error,
-                                   struct token_authority **out_authority)
-{
-    _Static_assert(crypto_auth_hmacsha256_BYTES == sizeof(((struct token_authority *)0)->seal_key),
-                   "the key of the seal is one HMAC");
-    if (sodium_init() < 0)
-        return error_set(error, STATUS_BUG, "libsodium cannot start");
-    if (secret.len < TOKEN_SECRET_SIZE_MIN)
-        return error_set(error, STATUS_INVALID, "the secret has %zu characters, %d are the least",
-                         secret.len, TOKEN_SECRET_SIZE_MIN);
-    struct token_authority *authority = mem_alloc(sizeof(*authority) + secret.len);
-    authority->secret_size = secret.len;
-    memcpy(authority->secret, secret.data, secret.len);
-    hmac(authority, STR("vectron: seal of API keys, 1"), authority->seal_key);
-    *out_authority = authority;
-    return STATUS_OK;
-}
-
-void token_authority_destroy(struct token_authority *authority)
-{
-    if (authority == NULL)
-        return;
-    sodium_memzero(authority, sizeof(*authority) + authority->secret_size);
-    mem_free(authority);
-}
-
-const uint8_t *token_authority_seal_key(const struct token_authority *authority)
-{
-    return authority->seal_key;
-}
 
 enum plan plan_from_str(struct str name)
 {
@@ -153,30 +104,25 @@ static bool add_claims(jwt_t *jwt, const struct token *token, struct arena *aren
 enum status token_sign(const struct token_authority *authority, const struct token *token,
                        struct arena *arena, struct error *error, struct str *out_jwt)
 {
-    jwt_t *jwt = NULL;
-    char *text = NULL;
+    jwt_t *claims = NULL;
+    char *json = NULL;
+    struct str jwt = {0};
     enum status status = STATUS_OK;
-    if (jwt_new(&jwt) != 0 ||
-        jwt_set_alg(jwt, JWT_ALG_HS256, authority->secret, (int)authority->secret_size) != 0) {
-        status = error_set(error, STATUS_BUG, "a token cannot be made");
-        goto out;
-    }
-    if (!add_claims(jwt, token, arena)) {
+    if (jwt_new(&claims) != 0)
+        return error_set(error, STATUS_BUG, "a token cannot be made");
+    if (add_claims(claims, token, arena))
+        json = jwt_get_grants_json(claims, NULL);
+    if (json == NULL)
         status = error_set(error, STATUS_INVALID, "a name that a token cannot hold");
-        goto out;
-    }
-    text = jwt_encode_str(jwt);
-    size_t size = text != NULL ? strlen(text) : 0;
-    if (size == 0 || size > TOKEN_SIZE_MAX) {
+    else
+        status = token_authority_sign(authority, str_from_cstr(json), arena, error, &jwt);
+    if (status == STATUS_OK && jwt.len > TOKEN_SIZE_MAX)
         status = error_set(error, STATUS_INVALID, "the token would have %zu bytes, the limit is %d",
-                           size, TOKEN_SIZE_MAX);
-        goto out;
-    }
-    *out_jwt = arena_str(arena, (struct str){text, size});
-out:
-    mem_free(text); // libjwt hands out memory of the C library
-    if (jwt != NULL)
-        jwt_free(jwt);
+                           jwt.len, TOKEN_SIZE_MAX);
+    if (status == STATUS_OK)
+        *out_jwt = jwt;
+    mem_free(json); // libjwt hands out memory of the C library
+    jwt_free(claims);
     return status;
 }
 
@@ -194,23 +140,15 @@ static bool is_base64url(struct str text)
     return text.len > 0;
 }
 
-// Three parts of the right alphabet, the last of which is the HMAC of what stands before it.
-static bool check_signature(const struct token_authority *authority, struct str jwt)
+// An object of JSON in base64url; NULL: it is none. The caller frees.
+static jwt_t *parse_object(struct str part, struct arena *arena)
 {
-    struct str rest = jwt;
-    struct str header = str_cut(&rest, '.');
-    struct str payload = str_cut(&rest, '.');
-    if (!is_base64url(header) || !is_base64url(payload) || !is_base64url(rest))
-        return false;
-    uint8_t given[crypto_auth_hmacsha256_BYTES];
-    uint8_t expected[crypto_auth_hmacsha256_BYTES];
-    size_t size = 0;
-    if (sodium_base642bin(given, sizeof(given), rest.data, rest.len, NULL, &size, NULL,
-                          sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
-        size != sizeof(given))
-        return false;
-    hmac(authority, (struct str){jwt.data, header.len + 1 + payload.len}, expected);
-    return sodium_memcmp(given, expected, sizeof(given)) == 0;
+    static const char unsigned_header[] = "eyJhbGciOiJub25lIn0"; // {"alg":"none"}
+    jwt_t *object = NULL;
+    if (!is_base64url(part))
+        return NULL;
+    struct str text = arena_format(arena, "%s.%.*s.", unsigned_header, STR_ARG(part));
+    return jwt_decode(&object, text.data, NULL, 0) == 0 ? object : NULL;
 }
 
 static bool get_text(jwt_t *jwt, const char *name, struct arena *arena, struct str *out_text)
@@ -272,14 +210,25 @@ static bool get_collections(jwt_t *jwt, struct arena *arena, struct token *token
     return is_fine;
 }
 
-// RFC 7515 4.1.11: extensions that we do not know must make us refuse.
-static bool has_fine_header(jwt_t *jwt)
+static bool lacks(jwt_t *jwt, const char *name)
 {
-    const char *algorithm = jwt_get_header(jwt, "alg");
-    char *critical = jwt_get_headers_json(jwt, "crit");
-    bool is_fine = algorithm != NULL && strcmp(algorithm, "HS256") == 0 && critical == NULL;
-    mem_free(critical);
-    return is_fine;
+    char *json = jwt_get_grants_json(jwt, name);
+    bool is_missing = json == NULL;
+    mem_free(json);
+    return is_missing;
+}
+
+// RFC 7515 4.1.11: extensions that we do not know must make us refuse. A secret may be meant
+// without being named, a key pair must be named.
+static bool has_fine_header(const struct token_authority *authority, jwt_t *header,
+                            const char *key_id)
+{
+    const char *algorithm = token_authority_algorithm(authority);
+    const char *type = jwt_get_grant(header, "typ");
+    bool may_lack_id = strcmp(algorithm, "HS256") == 0;
+    return has_text(header, "alg", algorithm) && lacks(header, "crit") &&
+           (lacks(header, "typ") || (type != NULL && strcasecmp(type, "JWT") == 0)) &&
+           (has_text(header, "kid", key_id) || (may_lack_id && lacks(header, "kid")));
 }
 
 static bool get_times(jwt_t *jwt, struct token *token)
@@ -318,7 +267,7 @@ static bool get_sdk(jwt_t *jwt, struct arena *arena, struct token *token)
 static bool get_claims(jwt_t *jwt, struct arena *arena, struct token *token)
 {
     struct str plan = {0};
-    if (!has_fine_header(jwt) || !get_times(jwt, token) || !has_text(jwt, "iss", "vectron") ||
+    if (!get_times(jwt, token) || !has_text(jwt, "iss", "vectron") ||
         !get_text(jwt, "sub", arena, &token->user_id) || !is_plain_name(token->user_id) ||
         !get_text(jwt, "plan", arena, &plan) || !get_text(jwt, "role", arena, &token->role) ||
         !get_text(jwt, "jti", arena, &token->jti))
@@ -331,20 +280,29 @@ static bool get_claims(jwt_t *jwt, struct arena *arena, struct token *token)
     return has_text(jwt, "typ", typ_names[TOKEN_SDK]) && get_sdk(jwt, arena, token);
 }
 
+static bool verify(const struct token_authority *authority, struct str jwt, struct arena *arena,
+                   struct token *token)
+{
+    struct str first = {0};
+    struct str second = {0};
+    const char *key_id =
+        jwt.len <= TOKEN_SIZE_MAX ? token_authority_check(authority, jwt, &first, &second) : NULL;
+    if (key_id == NULL)
+        return false;
+    jwt_t *header = parse_object(first, arena);
+    jwt_t *claims = parse_object(second, arena);
+    bool is_fine = header != NULL && claims != NULL && has_fine_header(authority, header, key_id) &&
+                   get_claims(claims, arena, token);
+    jwt_free(header); // NULL is fine
+    jwt_free(claims);
+    return is_fine;
+}
+
 enum status token_verify(const struct token_authority *authority, struct str jwt,
                          struct arena *arena, struct error *error, struct token *out_token)
 {
     struct token token = {0};
-    bool is_fine = false;
-    if (jwt.len <= TOKEN_SIZE_MAX && check_signature(authority, jwt)) {
-        jwt_t *parsed = NULL;
-        is_fine = jwt_decode(&parsed, arena_cstr(arena, jwt), authority->secret,
-                             (int)authority->secret_size) == 0 &&
-                  get_claims(parsed, arena, &token);
-        if (parsed != NULL)
-            jwt_free(parsed);
-    }
-    if (!is_fine)
+    if (!verify(authority, jwt, arena, &token))
         return error_set(error, STATUS_UNAUTHENTICATED, "invalid or expired token");
     *out_token = token;
     return STATUS_OK;

@@ -3,9 +3,11 @@
 #include <sodium.h>
 #include <string.h>
 
+#include "net/signature_testing.h"
+
 // Two ways in: the bytes as a token (what anybody can send), and the bytes as header and payload,
 // parted by the first NUL, under a good signature, so that the parsing behind the signature is
-// reached too.
+// reached too. Both under a secret and under a key pair.
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -30,20 +32,54 @@ static struct str sign(struct arena *arena, struct str header, struct str payloa
     return arena_format(arena, "%.*s.%s", STR_ARG(text), c);
 }
 
+#define SECRET "0123456789abcdef0123456789abcdef"
+
+static struct signature_key *pair;
+static struct token_authority *secret_authority;
+static struct token_authority *pair_authority;
+
+static bool set_up(void)
+{
+    struct token_authority_options options = {.secret = STR(SECRET)};
+    if (pair_authority != NULL)
+        return true;
+    if (signature_key_read(STR(TEST_KEY_EDDSA_PRIVATE), NULL, &pair) != STATUS_OK ||
+        token_authority_create(&options, NULL, &secret_authority) != STATUS_OK)
+        return false;
+    options.keys = &pair;
+    options.key_count = 1;
+    return token_authority_create(&options, NULL, &pair_authority) == STATUS_OK;
+}
+
+static struct str sign_by_pair(struct arena *arena, struct str header, struct str payload)
+{
+    uint8_t signature[SIGNATURE_SIZE];
+    char third[2 * SIGNATURE_SIZE];
+    struct str rest = sign(arena, header, payload, SECRET);
+    struct str a = str_cut(&rest, '.');
+    struct str b = str_cut(&rest, '.');
+    struct str text = arena_format(arena, "%.*s.%.*s", STR_ARG(a), STR_ARG(b));
+    if (signature_sign(pair, str_span(text), NULL, signature) != STATUS_OK)
+        return text;
+    sodium_bin2base64(third, sizeof(third), signature, sizeof(signature),
+                      sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+    return arena_format(arena, "%.*s.%s", STR_ARG(text), third);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char secret[] = "0123456789abcdef0123456789abcdef";
-    static struct token_authority *authority;
-    if (authority == NULL &&
-        token_authority_create(str_from_cstr(secret), NULL, &authority) != STATUS_OK)
+    if (!set_up())
         return 0;
     struct arena *arena = arena_create(1 << 20);
     struct token token;
     struct error error;
     struct str rest = {(const char *)data, size};
-    (void)token_verify(authority, rest, arena, &error, &token); // either way is fine
+    // Either way is fine.
+    (void)token_verify(secret_authority, rest, arena, &error, &token);
+    (void)token_verify(pair_authority, rest, arena, &error, &token);
     struct str header = str_cut(&rest, '\0');
-    (void)token_verify(authority, sign(arena, header, rest, secret), arena, &error, &token);
+    (void)token_verify(secret_authority, sign(arena, header, rest, SECRET), arena, &error, &token);
+    (void)token_verify(pair_authority, sign_by_pair(arena, header, rest), arena, &error, &token);
     arena_destroy(arena);
     return 0;
 }

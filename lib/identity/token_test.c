@@ -34,7 +34,8 @@ static struct setup set_up(void)
     struct setup setup = {.arena = arena_create(1 << 20)};
     clock_set_source(&fake_clock);
     fake_ms = NOW * 1000ULL;
-    CHECK(token_authority_create(STR(SECRET), NULL, &setup.authority) == STATUS_OK);
+    CHECK(token_authority_create(&(struct token_authority_options){.secret = STR(SECRET)}, NULL,
+                                 &setup.authority) == STATUS_OK);
     return setup;
 }
 
@@ -325,8 +326,9 @@ TEST(a_short_secret_is_refused)
 {
     struct token_authority *authority;
     struct error error;
-    CHECK(token_authority_create(STR("0123456789abcdef0123456789abcde"), &error, &authority) ==
-          STATUS_INVALID);
+    CHECK(token_authority_create(
+              &(struct token_authority_options){.secret = STR("0123456789abcdef0123456789abcde")},
+              &error, &authority) == STATUS_INVALID);
     CHECK(strstr(error.text, "abcde") == NULL);
 }
 
@@ -380,8 +382,9 @@ TEST(a_sealed_key_opens_for_its_owner_only)
           STATUS_INVALID);
 
     struct token_authority *other;
-    CHECK(token_authority_create(STR("another secret of 32 characters!!"), NULL, &other) ==
-          STATUS_OK);
+    CHECK(token_authority_create(
+              &(struct token_authority_options){.secret = STR("another secret of 32 characters!!")},
+              NULL, &other) == STATUS_OK);
     CHECK(api_key_open(other, sealed, key_id, STR("u1"), setup.arena, &opened) ==
           STATUS_UNAUTHENTICATED);
     token_authority_destroy(other);

@@ -30,6 +30,7 @@ const char *signature_algorithm_name(enum signature_algorithm algorithm)
 // --- Reading
 
 // A file with a passphrase is refused: there is nobody who could type it.
+// NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL's signature
 static int no_passphrase(char *buffer, int size, int is_writing, void *context)
 {
     (void)buffer;

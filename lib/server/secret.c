@@ -172,6 +172,24 @@ static enum status load_jwt(const struct config *config, bool makes_file, struct
     return STATUS_OK;
 }
 
+static enum status load_previous_jwt(const struct config *config, struct error *error,
+                                     char out_secret[static SECRET_SIZE_MAX + 1])
+{
+    struct str given = config_str(config, "jwt-previous-secret");
+    struct str path = config_str(config, "jwt-previous-secret-file");
+    if (given.len == 0 && path.len == 0)
+        return STATUS_OK;
+    if (given.len > 0)
+        TRY(copy_secret(given, "VECTRON_JWT_PREVIOUS_SECRET", error, out_secret));
+    else
+        TRY(secret_read_file(path.data, error, out_secret));
+    if (strlen(out_secret) < JWT_SECRET_SIZE_MIN)
+        return error_set(error, STATUS_INVALID,
+                         "VECTRON_JWT_PREVIOUS_SECRET has %zu characters, %d at least are needed",
+                         strlen(out_secret), JWT_SECRET_SIZE_MIN);
+    return STATUS_OK;
+}
+
 static enum status load_cluster(const struct config *config, struct error *error,
                                 char out_secret[static SECRET_SIZE_MAX + 1])
 {
@@ -197,11 +215,15 @@ static enum status load(const struct config *config, bool makes_file, struct err
     enum status status = STATUS_OK;
     if (config_has(config, "jwt-secret"))
         status = load_jwt(config, makes_file, error, secrets.jwt);
+    if (status == STATUS_OK && config_has(config, "jwt-previous-secret"))
+        status = load_previous_jwt(config, error, secrets.previous_jwt);
     if (status == STATUS_OK && config_has(config, "cluster-secret"))
         status = load_cluster(config, error, secrets.cluster);
     if (status == STATUS_OK) {
         derive_token(secrets.cluster, STR("vectron internal token 1"), secrets.internal_token);
         derive_token(secrets.jwt, STR("vectron identity token 1"), secrets.identity_token);
+        derive_token(secrets.previous_jwt, STR("vectron identity token 1"),
+                     secrets.previous_identity_token);
         *out = secrets;
     }
     explicit_bzero(&secrets, sizeof(secrets));

@@ -45,7 +45,7 @@ static void write_file(const char *path, const char *text)
 TEST(given_secrets)
 {
     struct secrets secrets;
-    struct config *config = make_config(settings, 4);
+    struct config *config = make_config(settings, sizeof(settings) / sizeof(settings[0]));
     set(config, "jwt-secret", "0123456789abcdef0123456789abcdef");
     set(config, "cluster-secret", "together");
     REQUIRE_OK(secrets_load(config, &error, &secrets));
@@ -197,6 +197,35 @@ TEST(internal_services_stay_on_loopback)
     secrets.cluster[0] = 'x';
     CHECK_OK(secrets_check_internal_address(&secrets, STR(":1"), &error));
     CHECK_STATUS(secrets_check_internal_address(&secrets, STR("nonsense"), &error), STATUS_INVALID);
+}
+
+TEST(the_previous_secret)
+{
+    struct secrets before;
+    struct secrets secrets;
+    struct config *config = make_config(settings, sizeof(settings) / sizeof(settings[0]));
+    set(config, "jwt-secret", "0123456789abcdef0123456789abcdef");
+    REQUIRE_OK(secrets_load(config, &error, &before));
+    CHECK_CSTR(before.previous_jwt, "");
+    CHECK_CSTR(before.previous_identity_token, "");
+    set(config, "jwt-secret", "fedcba9876543210fedcba9876543210");
+    set(config, "jwt-previous-secret", "0123456789abcdef0123456789abcdef");
+    REQUIRE_OK(secrets_load(config, &error, &secrets));
+    CHECK_CSTR(secrets.previous_jwt, before.jwt);
+    CHECK_CSTR(secrets.previous_identity_token, before.identity_token);
+    CHECK(strcmp(secrets.identity_token, before.identity_token) != 0);
+    set(config, "jwt-previous-secret", "short");
+    CHECK_STATUS(secrets_load(config, &error, &secrets), STATUS_INVALID);
+    CHECK(strstr(error.text, "short") == NULL);
+
+    char path[PATH_SIZE];
+    path_in(test_temporary_folder(), "previous", path);
+    write_file(path, "0123456789abcdef0123456789abcdef\n");
+    set(config, "jwt-previous-secret", "");
+    set(config, "jwt-previous-secret-file", path);
+    REQUIRE_OK(secrets_load(config, &error, &secrets));
+    CHECK_CSTR(secrets.previous_jwt, before.jwt);
+    config_destroy(config);
 }
 
 TEST_MAIN()

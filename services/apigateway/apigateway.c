@@ -74,6 +74,7 @@ static const struct setting settings[] = {
      "PEM certificate chain of the HTTP port"},
     {"http-tls-key-file", "HTTP_TLS_KEY_FILE", SETTING_STR, false, "", "its key, PEM"},
     SECRET_SETTINGS,
+    TOKEN_KEY_SETTINGS,
     CLUSTER_SETTINGS,
 };
 
@@ -206,6 +207,13 @@ static enum status start_peers(struct gateway *gateway, const struct config *con
     return status == STATUS_OK ? status : error_prefix(error, status, "placement-driver");
 }
 
+// The public keys that tokens are checked with here.
+static void answer_keys(struct rpc *rpc, void *context)
+{
+    struct str keys = token_authority_print_keys(context, rpc_arena(rpc));
+    call_reply(rpc_call(rpc), 200, STR("application/jwk-set+json"), str_span(keys));
+}
+
 static void start_routers(struct gateway *gateway, const struct config *config)
 {
     struct rpc_router_options options = {
@@ -226,6 +234,8 @@ static void start_routers(struct gateway *gateway, const struct config *config)
                            forwarded_methods, forwarded_method_count, gateway);
     rpc_router_add_routes(gateway->http_router);
     pages_add(gateway->http_router);
+    rpc_router_add_page(gateway->http_router, "GET", "/.well-known/jwks.json", true, answer_keys,
+                        gateway->authority);
     home_page_add(gateway->http_router);
     management_add(gateway->http_router, gateway);
 }
@@ -279,11 +289,24 @@ static enum status start_listeners(struct gateway *gateway, const struct config 
                      "http", error);
 }
 
+static enum status start_authority(struct gateway *gateway, struct error *error)
+{
+    return token_authority_create(
+        &(struct token_authority_options){
+            .secret = str_from_cstr(gateway->secrets.jwt),
+            .previous_secret = str_from_cstr(gateway->secrets.previous_jwt),
+            .keys = gateway->token_keys.keys,
+            .key_count = gateway->token_keys.count,
+        },
+        error, &gateway->authority);
+}
+
 static enum status start_parts(struct gateway *gateway, const struct config *config,
                                struct error *error)
 {
     TRY(secrets_load(config, error, &gateway->secrets));
-    TRY(token_authority_create(str_from_cstr(gateway->secrets.jwt), error, &gateway->authority));
+    TRY(token_keys_load(config, false, error, &gateway->token_keys));
+    TRY(start_authority(gateway, error));
     TRY(proxy_list_create(config_str(config, "trusted-proxies"), error, &gateway->trusted_proxies));
     TRY(start_tls(config, "grpc-tls-cert-file", "grpc-tls-key-file", error, &gateway->grpc_tls));
     TRY(start_tls(config, "http-tls-cert-file", "http-tls-key-file", error, &gateway->http_tls));
@@ -331,6 +354,7 @@ static void gateway_stop(void *service)
     tls_destroy(gateway->auth_tls);
     proxy_list_destroy(gateway->trusted_proxies);
     token_authority_destroy(gateway->authority);
+    token_keys_unload(&gateway->token_keys);
     mem_free(gateway);
 }
 

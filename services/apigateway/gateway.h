@@ -9,6 +9,7 @@
 #include "identity/directory.h"
 #include "net/net.h"
 #include "server/secret.h"
+#include "server/token_keys.h"
 
 // What the gateway's handlers share. Made at start and constant afterwards; the parts look after
 // their own threads.
@@ -16,6 +17,7 @@
 struct gateway {
     struct net *net;
     struct secrets secrets;
+    struct token_keys token_keys;
     struct token_authority *authority;
     struct directory *directory;
     struct cluster_client *cluster;

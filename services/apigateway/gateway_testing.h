@@ -602,7 +602,8 @@ static inline struct fake *fake_start(const char *rate_limit)
     struct error error = {0};
     pthread_mutex_init(&fake->lock, NULL);
     fake->next_shard_id = 1;
-    CHECK_OK(token_authority_create(STR(FAKE_SECRET), &error, &fake->authority));
+    CHECK_OK(token_authority_create(&(struct token_authority_options){.secret = STR(FAKE_SECRET)},
+                                    &error, &fake->authority));
     api_key_generate(fake->owner_key);
     api_key_generate(fake->reader_key);
     api_key_generate(fake->hidden_key);

@@ -314,6 +314,14 @@ void batch_put_key(struct batch *batch, const key_record *key)
     announce_key(batch, key_id);
 }
 
+void batch_replace_key(struct batch *batch, const key_record *key, uint64_t version)
+{
+    struct str key_id = str_from_cstr(key->key_id);
+    add(batch, key_of_key(batch->arena, batch->user_id, key_id), encode(batch->arena, &key->base),
+        version);
+    announce_key(batch, key_id);
+}
+
 void batch_put_uses(struct batch *batch, const uses_record *uses, uint64_t version)
 {
     add(batch, key_of(batch->arena, 't', batch->user_id), encode(batch->arena, &uses->base),

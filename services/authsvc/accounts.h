@@ -125,6 +125,8 @@ void batch_init(struct batch *batch, struct arena *arena, struct str user_id);
 void batch_put_user(struct batch *batch, const user_record *user, uint64_t version);
 void batch_put_email(struct batch *batch, const user_record *user);
 void batch_put_key(struct batch *batch, const key_record *key);
+// Of a key that is there, with the version that was read.
+void batch_replace_key(struct batch *batch, const key_record *key, uint64_t version);
 void batch_put_uses(struct batch *batch, const uses_record *uses, uint64_t version);
 void batch_remove_user(struct batch *batch, uint64_t version);
 void batch_remove_email(struct batch *batch, struct str email, uint64_t version);

@@ -13,8 +13,10 @@ static bool is_proved(struct str secret, struct str shown)
 
 static bool is_gateway(struct rpc *rpc, const struct authsvc *authsvc)
 {
-    return is_proved(str_from_cstr(authsvc->secrets.identity_token),
-                     call_metadata(rpc_call(rpc), STR("vectron-identity")));
+    const struct secrets *secrets = &authsvc->secrets;
+    struct str shown = call_metadata(rpc_call(rpc), STR("vectron-identity"));
+    return is_proved(str_from_cstr(secrets->identity_token), shown) ||
+           is_proved(str_from_cstr(secrets->previous_identity_token), shown);
 }
 
 // The gateway passes on whom it calls for.

@@ -83,8 +83,9 @@ TEST(forged_and_expired_tokens)
     struct token token = {0};
     struct str jwt = {0};
     int64_t now = clock_unix_seconds();
-    REQUIRE_OK(
-        token_authority_create(STR("another secret of 32 characters!"), &f.call.error, &stranger));
+    REQUIRE_OK(token_authority_create(
+        &(struct token_authority_options){.secret = STR("another secret of 32 characters!")},
+        &f.call.error, &stranger));
     REQUIRE_OK(token_verify(f.test.authority, str_from_cstr(f.login), f.call.arena, &f.call.error,
                             &token));
     token.jti = (struct str){0};

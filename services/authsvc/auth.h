@@ -15,6 +15,7 @@
 #include "net/pool.h"
 #include "server/client_address.h"
 #include "server/secret.h"
+#include "server/token_keys.h"
 
 // What the parts of the auth service share. Made at start and constant afterwards, except what says
 // otherwise; the parts look after their own threads.
@@ -26,6 +27,7 @@ struct admin;
 struct authsvc {
     struct net *net;
     struct secrets secrets;
+    struct token_keys token_keys;
     struct token_authority *authority;
     struct cluster_client *cluster; // NULL: accounts are kept in a file of this process
     struct account_store *store;

@@ -81,7 +81,8 @@ static inline void auth_open(struct auth_test *test)
     *test = (struct auth_test){0};
     (void)snprintf(test->folder, sizeof(test->folder), "%s", test_temporary_folder());
     CHECK_OK(net_create(&(struct net_options){.loop_count = 2}, &error, &test->net));
-    CHECK_OK(token_authority_create(STR(AUTH_SECRET), &error, &test->authority));
+    CHECK_OK(token_authority_create(&(struct token_authority_options){.secret = STR(AUTH_SECRET)},
+                                    &error, &test->authority));
 }
 
 static inline void auth_stop(struct auth_test *test)

@@ -58,6 +58,7 @@ static const struct setting settings[] = {
      "PEM certificate chain of the HTTP port"},
     {"http-tls-key-file", "HTTP_TLS_KEY_FILE", SETTING_STR, false, "", "its key, PEM"},
     SECRET_SETTINGS,
+    TOKEN_KEY_SETTINGS,
     CLUSTER_SETTINGS,
 };
 
@@ -272,6 +273,13 @@ static enum status start_store(struct authsvc *authsvc, const struct config *con
     return STATUS_OK;
 }
 
+// The public keys that tokens are checked with here.
+static void answer_keys(struct rpc *rpc, void *context)
+{
+    struct str keys = token_authority_print_keys(context, rpc_arena(rpc));
+    call_reply(rpc_call(rpc), 200, STR("application/jwk-set+json"), str_span(keys));
+}
+
 static void start_routers(struct authsvc *authsvc, const struct config *config)
 {
     struct rpc_router_options options = {
@@ -295,6 +303,8 @@ static void start_routers(struct authsvc *authsvc, const struct config *config)
                            auth_methods, count - INTERNAL_AUTH_METHODS, authsvc);
     rpc_router_add_routes(authsvc->http_router);
     pages_add(authsvc->http_router);
+    rpc_router_add_page(authsvc->http_router, "GET", "/.well-known/jwks.json", true, answer_keys,
+                        authsvc->authority);
     rpc_router_set_ready(authsvc->http_router, false, reason);
 }
 
@@ -361,11 +371,24 @@ static enum status start_listeners(struct authsvc *authsvc, const struct config 
     return status == STATUS_OK ? status : error_prefix(error, status, "inproc-addr");
 }
 
+static enum status start_authority(struct authsvc *authsvc, struct error *error)
+{
+    return token_authority_create(
+        &(struct token_authority_options){
+            .secret = str_from_cstr(authsvc->secrets.jwt),
+            .previous_secret = str_from_cstr(authsvc->secrets.previous_jwt),
+            .keys = authsvc->token_keys.keys,
+            .key_count = authsvc->token_keys.count,
+        },
+        error, &authsvc->authority);
+}
+
 static enum status start_parts(struct authsvc *authsvc, const struct config *config,
                                struct error *error)
 {
     TRY(secrets_load(config, error, &authsvc->secrets));
-    TRY(token_authority_create(str_from_cstr(authsvc->secrets.jwt), error, &authsvc->authority));
+    TRY(token_keys_load(config, true, error, &authsvc->token_keys));
+    TRY(start_authority(authsvc, error));
     TRY(password_init(error));
     TRY(proxy_list_create(config_str(config, "trusted-proxies"), error, &authsvc->trusted_proxies));
     TRY(read_plan_changes(authsvc, config, error));
@@ -420,6 +443,7 @@ static void authsvc_stop(void *service)
     admin_destroy(authsvc->admin);
     proxy_list_destroy(authsvc->trusted_proxies);
     token_authority_destroy(authsvc->authority);
+    token_keys_unload(&authsvc->token_keys);
     explicit_bzero(&authsvc->secrets, sizeof(authsvc->secrets));
     pthread_cond_destroy(&authsvc->changed);
     pthread_mutex_destroy(&authsvc->mutex);

@@ -6,6 +6,7 @@
 
 #include "authsvc/admin.h"
 #include "authsvc/identity_changes.h"
+#include "authsvc/seals.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -306,6 +307,7 @@ static enum status step(struct identity_feed *feed, struct error *error)
     struct authsvc *authsvc = feed->authsvc;
     if (!feed->is_prepared) {
         TRY(admin_ensure(authsvc->admin, authsvc->accounts, error));
+        TRY(seals_renew(authsvc, error));
         TRY(tell(feed, error)); // the store answers, whether there is an admin to make or not
         feed->is_prepared = true;
         authsvc_set_prepared(authsvc);

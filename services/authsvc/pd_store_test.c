@@ -285,7 +285,8 @@ static void start_service(struct driver *driver, struct auth_test *test)
     const struct auth_setting settings[] = {{"pd-addrs", "inproc:pd"}, {NULL, NULL}};
     *test = (struct auth_test){.net = driver->net};
     (void)snprintf(test->folder, sizeof(test->folder), "%s", test_temporary_folder());
-    CHECK_OK(token_authority_create(STR(AUTH_SECRET), &error, &test->authority));
+    CHECK_OK(token_authority_create(&(struct token_authority_options){.secret = STR(AUTH_SECRET)},
+                                    &error, &test->authority));
     auth_start(test, settings);
 }
 
@@ -343,7 +344,9 @@ TEST(another_process_changes_the_accounts)
             {"http-port", i == 0 ? "inproc:auth-c" : "inproc:auth-d"},
             {NULL, NULL}};
         tests[i] = (struct auth_test){.net = driver.net};
-        CHECK_OK(token_authority_create(STR(AUTH_SECRET), &error, &tests[i].authority));
+        CHECK_OK(
+            token_authority_create(&(struct token_authority_options){.secret = STR(AUTH_SECRET)},
+                                   &error, &tests[i].authority));
         auth_start(&tests[i], settings);
     }
     struct watch *watch = watch_open(&tests[0]);

@@ -35,22 +35,23 @@ enum status sdk_token_make(struct work *work, const user_record *user, const key
 enum status sdk_tokens_create(struct work *work)
 {
     const Vectron__Auth__V1__CreateSDKJWTRequest *request = (const void *)work->request;
-    struct str raw_key = {0};
+    struct str sealed = {0};
     struct found_key found = {0};
     if (request->api_key_id[0] == '\0')
         return error_set(&work->error, STATUS_INVALID, "api_key_id: empty");
     TRY(work_load_user(work));
     TRY(keys_find(work, request->api_key_id, &found));
-    const key_record *key = found.record;
+    key_record *key = found.record;
     if (key_has_expired(key, clock_unix_seconds()))
         return error_set(&work->error, STATUS_PRECONDITION,
                          "API key %s has expired: make a new one", key->key_id);
     // Another secret than the one under which it was sealed: its tokens would open nothing.
-    if (api_key_open(work->authsvc->authority, str_from_cstr(key->sealed_key),
-                     str_from_cstr(key->key_id), str_from_cstr(key->user_id), work->arena,
-                     &raw_key) != STATUS_OK)
+    if (api_key_seal_again(work->authsvc->authority, str_from_cstr(key->sealed_key),
+                           str_from_cstr(key->key_id), str_from_cstr(key->user_id), work->arena,
+                           &sealed) != STATUS_OK)
         return error_set(&work->error, STATUS_PRECONDITION,
                          "API key %s was made under another secret: make a new one", key->key_id);
+    key->sealed_key = arena_cstr(work->arena, sealed);
     Vectron__Auth__V1__CreateSDKJWTResponse *response =
         work_message(work, &vectron__auth__v1__create_sdkjwtresponse__descriptor);
     TRY(sdk_token_make(work, work->user, key, &response->sdk_jwt));
