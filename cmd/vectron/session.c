@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "base/limits.h"
 
 enum {
+    RETRY_PAUSE_MS = 200,
     TOKEN_SIZE_MAX = 16384,
     PATH_SIZE_MAX = 4096,
     ARENA_SIZE_MAX = 1 << 30, // a run may hold a large file of points
@@ -90,13 +92,16 @@ enum status session_call_data(struct session *session, const char *method,
                               const ProtobufCMessage *request, struct arena *arena,
                               const ProtobufCMessage **out_response)
 {
-    struct str token = config_str(session->config, "token");
-    if (token.len == 0)
-        token = session_load(session, "sdk-token");
-    if (token.len == 0)
-        return error_set(&session->error, STATUS_UNAUTHENTICATED,
-                         "an SDK token is needed: --token, VECTRON_TOKEN, or `vectron keys "
-                         "create NAME --save` after `vectron login`");
+    if (session->data_proof.len == 0) {
+        struct str token = config_str(session->config, "token");
+        if (token.len == 0)
+            token = session_load(session, "sdk-token");
+        if (token.len == 0)
+            return error_set(&session->error, STATUS_UNAUTHENTICATED,
+                             "an SDK token is needed: --token, VECTRON_TOKEN, or `vectron keys "
+                             "create NAME --save` after `vectron login`");
+        session->data_proof = bearer(session, token).value;
+    }
     return session_call(session,
                         &(struct client_request){
                             .channel = session->gateway,
@@ -104,7 +109,23 @@ enum status session_call_data(struct session *session, const char *method,
                             .method = method,
                             .message = request,
                         },
-                        bearer(session, token), arena, out_response);
+                        (struct metadata){STR("authorization"), session->data_proof}, arena,
+                        out_response);
+}
+
+enum status session_call_data_patiently(struct session *session, const char *method,
+                                        const ProtobufCMessage *request, uint64_t retry_seconds,
+                                        struct arena *arena, const ProtobufCMessage **out_response)
+{
+    uint64_t give_up_ns = clock_monotonic_ns() + retry_seconds * NS_PER_SECOND;
+    for (;;) {
+        enum status status = session_call_data(session, method, request, arena, out_response);
+        bool may_pass = status == STATUS_UNAVAILABLE || status == STATUS_TIMEOUT ||
+                        status == STATUS_EXHAUSTED || status == STATUS_NOT_LEADER;
+        if (!may_pass || clock_monotonic_ns() + RETRY_PAUSE_MS * NS_PER_MS >= give_up_ns)
+            return status;
+        (void)poll(NULL, 0, RETRY_PAUSE_MS); // a pause; one that a signal ends early does no harm
+    }
 }
 
 enum status session_call_account(struct session *session, const char *method,

@@ -21,6 +21,7 @@ struct session {
     struct tls *tls;
     struct channel *gateway;
     struct channel *accounts;
+    struct str data_proof; // what data calls authorise themselves with, once the first was made
 };
 
 // The settings that every verb has.
@@ -38,6 +39,11 @@ enum status session_call_data(struct session *session, const char *method,
 enum status session_call_account(struct session *session, const char *method,
                                  const ProtobufCMessage *request,
                                  const ProtobufCMessage **out_response);
+// The same for a long job: while the server cannot be reached, is too late or over a limit, the
+// call is made again, for retry_seconds at most. Only for what may be done twice.
+enum status session_call_data_patiently(struct session *session, const char *method,
+                                        const ProtobufCMessage *request, uint64_t retry_seconds,
+                                        struct arena *arena, const ProtobufCMessage **out_response);
 // A call that the operator makes, with proof of the secret of the tokens.
 enum status session_call_identity(struct session *session, struct str proof, const char *method,
                                   const ProtobufCMessage *request,

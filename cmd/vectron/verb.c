@@ -20,6 +20,9 @@ const struct verb *verb_at(uint32_t index)
     if (index < point_verb_count)
         return &point_verbs[index];
     index -= point_verb_count;
+    if (index < 2)
+        return index == 0 ? &import_verb : &export_verb;
+    index -= 2;
     return index < admin_verb_count ? &admin_verbs[index] : NULL;
 }
 
