@@ -66,6 +66,7 @@ static const struct wire wires[] = {
     {&worker_service, "memory", NULL, NULL, "memory"},
     {&authsvc_service, "pd-addrs", "inproc:placementdriver", NULL, NULL},
     {&authsvc_service, "secret-file", NULL, "vectron.secret", NULL},
+    {&authsvc_service, "audit-dir", NULL, "audit", NULL},
     {&authsvc_service, "http-port", NULL, NULL, "auth-http-addr"},
     {&authsvc_service, "grpc-port", NULL, NULL, "auth-grpc-addr"},
     {&authsvc_service, "inproc-addr", "inproc:authsvc", NULL, NULL},

@@ -31,6 +31,7 @@ const struct route_binding route_bindings[] = {
     {AUTH, "ListAPIKeys", "GET", "/v1/keys"},
     {AUTH, "DeleteAPIKey", "DELETE", "/v1/keys/{key_prefix}"},
     {AUTH, "CreateSDKJWT", "POST", "/v1/sdk-jwt"},
+    {AUTH, "ListAuditEvents", "GET", "/v1/admin/audit"},
 };
 const uint32_t route_binding_count = sizeof(route_bindings) / sizeof(route_bindings[0]);
 

@@ -81,6 +81,6 @@ const struct rpc_method forwarded_methods[] = {
     FORWARD("RegisterUser"),      FORWARD("Login"),        FORWARD("GetUserProfile"),
     FORWARD("UpdateUserProfile"), FORWARD("DeleteUser"),   FORWARD("ChangePassword"),
     FORWARD("RefreshToken"),      FORWARD("CreateAPIKey"), FORWARD("ListAPIKeys"),
-    FORWARD("DeleteAPIKey"),      FORWARD("CreateSDKJWT"),
+    FORWARD("DeleteAPIKey"),      FORWARD("CreateSDKJWT"), FORWARD("ListAuditEvents"),
 };
 const uint32_t forwarded_method_count = sizeof(forwarded_methods) / sizeof(forwarded_methods[0]);

@@ -194,6 +194,8 @@ enum status admin_make(struct work *work)
     Vectron__Auth__V1__MakeAdminResponse *response =
         work_message(work, &vectron__auth__v1__make_admin_response__descriptor);
     response->user_id = arena_cstr(work->arena, task.user_id);
+    work->audit_who = STR("operator"); // whoever holds the secret of the tokens
+    work->audit_target = str_from_cstr(response->user_id);
     work->response = &response->base;
     return STATUS_OK;
 }

@@ -13,6 +13,7 @@
 #include "identity/token.h"
 #include "net/net.h"
 #include "net/pool.h"
+#include "server/audit.h"
 #include "server/client_address.h"
 #include "server/secret.h"
 #include "server/token_keys.h"
@@ -33,6 +34,7 @@ struct authsvc {
     struct account_store *store;
     struct accounts *accounts;
     struct rate_limiter *limiter;
+    struct audit *audit;
     struct proxy_list *trusted_proxies;
     struct admin *admin; // who is to be made an admin at start
     struct identity_feed *feed;

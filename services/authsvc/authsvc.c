@@ -1,10 +1,12 @@
 #include "authsvc/authsvc.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "authsvc/admin.h"
 #include "authsvc/admit.h"
+#include "authsvc/audit_events.h"
 #include "authsvc/departures.h"
 #include "authsvc/identity.h"
 #include "authsvc/identity_feed.h"
@@ -28,6 +30,7 @@ enum {
     RECORD_THREADS = 4, // they wait for the store
     RECORD_QUEUE_MAX = 1024,
     PASSWORD_THREADS = 2, // each takes a processor and 19 MiB
+    PATH_SIZE = 4096,
 };
 
 static const struct setting settings[] = {
@@ -39,6 +42,8 @@ static const struct setting settings[] = {
      "the placement drivers, a comma list: accounts are kept there; empty: in data-dir"},
     {"data-dir", "VECTRON_AUTH_DATA_DIR", SETTING_STR, false, "./auth-data",
      "where accounts are kept without pd-addrs"},
+    {"audit-dir", "VECTRON_AUDIT_DIR", SETTING_STR, false, "",
+     "where the audit log is kept; empty: the folder audit in data-dir"},
     {"trusted-proxies", "TRUSTED_PROXIES", SETTING_STR, false, "",
      "a comma list of CIDR ranges whose X-Forwarded-For is believed"},
     {"plan-changes", "VECTRON_PLAN_CHANGES", SETTING_STR, false, "self",
@@ -76,6 +81,7 @@ enum operation_index {
     LIST_API_KEYS,
     DELETE_API_KEY,
     CREATE_SDK_JWT,
+    LIST_AUDIT_EVENTS,
     VALIDATE_API_KEY,
     GET_AUTH_DETAILS,
     WATCH_IDENTITY,
@@ -86,24 +92,30 @@ enum operation_index {
 
 // clang-format off
 static const struct operation operations[] = {
-    [REGISTER_USER] = {users_register, ACCESS_ANYBODY, LANE_PASSWORDS, true, LIMITED_REGISTER},
-    [LOGIN] = {users_login, ACCESS_ANYBODY, LANE_PASSWORDS, true, LIMITED_LOGIN},
+    [REGISTER_USER] = {users_register, ACCESS_ANYBODY, LANE_PASSWORDS, LIMITED_REGISTER, true,
+                       true},
+    [LOGIN] = {users_login, ACCESS_ANYBODY, LANE_PASSWORDS, LIMITED_LOGIN, true, true},
     [GET_USER_PROFILE] = {.run = users_get_profile, .access = ACCESS_LOGIN},
-    [UPDATE_USER_PROFILE] = {.run = users_update_profile, .access = ACCESS_LOGIN},
-    [DELETE_USER] = {.run = users_delete, .access = ACCESS_LOGIN, .lane = LANE_PASSWORDS},
+    [UPDATE_USER_PROFILE] = {.run = users_update_profile, .access = ACCESS_LOGIN,
+                             .is_audited = true},
+    [DELETE_USER] = {.run = users_delete, .access = ACCESS_LOGIN, .lane = LANE_PASSWORDS,
+                     .is_audited = true},
     [CHANGE_PASSWORD] = {.run = users_change_password, .access = ACCESS_LOGIN,
-                         .lane = LANE_PASSWORDS},
-    [REFRESH_TOKEN] = {.run = users_refresh_token, .access = ACCESS_LOGIN},
-    [CREATE_API_KEY] = {keys_create, ACCESS_LOGIN, LANE_RECORDS, true, LIMITED_CREATE_KEY},
+                         .lane = LANE_PASSWORDS, .is_audited = true},
+    [REFRESH_TOKEN] = {.run = users_refresh_token, .access = ACCESS_LOGIN, .is_audited = true},
+    [CREATE_API_KEY] = {keys_create, ACCESS_LOGIN, LANE_RECORDS, LIMITED_CREATE_KEY, true, true},
     [LIST_API_KEYS] = {.run = keys_list, .access = ACCESS_LOGIN},
-    [DELETE_API_KEY] = {.run = keys_delete, .access = ACCESS_LOGIN},
-    [CREATE_SDK_JWT] = {sdk_tokens_create, ACCESS_LOGIN, LANE_RECORDS, true, LIMITED_CREATE_TOKEN},
+    [DELETE_API_KEY] = {.run = keys_delete, .access = ACCESS_LOGIN, .is_audited = true},
+    [CREATE_SDK_JWT] = {sdk_tokens_create, ACCESS_LOGIN, LANE_RECORDS, LIMITED_CREATE_TOKEN, true,
+                        true},
+    [LIST_AUDIT_EVENTS] = {.run = audit_events_list, .access = ACCESS_LOGIN, .is_audited = true},
     [VALIDATE_API_KEY] = {.run = keys_validate, .access = ACCESS_CLUSTER},
     [GET_AUTH_DETAILS] = {.run = keys_get_details, .access = ACCESS_CLUSTER},
     [WATCH_IDENTITY] = {.access = ACCESS_IDENTITY}, // has a handler of its own
     [LOOKUP_IDENTITY] = {.run = identity_lookup, .access = ACCESS_IDENTITY},
     [REPORT_KEY_USE] = {.run = identity_report_use, .access = ACCESS_IDENTITY},
-    [MAKE_ADMIN] = {.run = admin_make, .access = ACCESS_IDENTITY, .lane = LANE_PASSWORDS},
+    [MAKE_ADMIN] = {.run = admin_make, .access = ACCESS_IDENTITY, .lane = LANE_PASSWORDS,
+                    .is_audited = true},
 };
 // clang-format on
 
@@ -132,6 +144,7 @@ static const struct rpc_method auth_methods[] = {
     {.name = "ListAPIKeys", .handler = work_start, .tag = LIST_API_KEYS},
     {.name = "DeleteAPIKey", .handler = work_start, .tag = DELETE_API_KEY},
     {.name = "CreateSDKJWT", .handler = work_start, .tag = CREATE_SDK_JWT},
+    {.name = "ListAuditEvents", .handler = work_start, .tag = LIST_AUDIT_EVENTS},
     {.name = "ValidateAPIKey", .handler = work_start, .tag = VALIDATE_API_KEY},
     {.name = "GetAuthDetailsForSDK", .handler = work_start, .tag = GET_AUTH_DETAILS},
 };
@@ -383,6 +396,20 @@ static enum status start_authority(struct authsvc *authsvc, struct error *error)
         error, &authsvc->authority);
 }
 
+static enum status start_audit(struct authsvc *authsvc, const struct config *config,
+                               struct error *error)
+{
+    char folder[PATH_SIZE];
+    struct str given = config_str(config, "audit-dir");
+    if (given.len == 0) {
+        (void)snprintf(folder, sizeof(folder), "%s/audit", config_str(config, "data-dir").data);
+        given = str_from_cstr(folder);
+    }
+    TRY(audit_open(given, error, &authsvc->audit));
+    return audit_add(authsvc->audit,
+                     &(struct audit_event){.what = STR("Start"), .result = STR("OK")}, error);
+}
+
 static enum status start_parts(struct authsvc *authsvc, const struct config *config,
                                struct error *error)
 {
@@ -395,6 +422,7 @@ static enum status start_parts(struct authsvc *authsvc, const struct config *con
     TRY(admin_create(config, error, &authsvc->admin));
     TRY(start_tls(config, "grpc-tls-cert-file", "grpc-tls-key-file", error, &authsvc->grpc_tls));
     TRY(start_tls(config, "http-tls-cert-file", "http-tls-key-file", error, &authsvc->http_tls));
+    TRY(start_audit(authsvc, config, error));
     authsvc->limiter = rate_limiter_create(calls_per_minute);
     authsvc->record_pool = pool_create(RECORD_THREADS, RECORD_QUEUE_MAX);
     authsvc->password_pool = pool_create(PASSWORD_THREADS, PASSWORD_WAITING_MAX);
@@ -438,6 +466,7 @@ static void authsvc_stop(void *service)
     account_store_destroy(authsvc->store);
     cluster_client_destroy(authsvc->cluster);
     rate_limiter_destroy(authsvc->limiter);
+    audit_close(authsvc->audit);
     tls_destroy(authsvc->http_tls);
     tls_destroy(authsvc->grpc_tls);
     admin_destroy(authsvc->admin);

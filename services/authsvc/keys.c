@@ -134,6 +134,7 @@ enum status keys_create(struct work *work)
     if (sdk_token_make(work, work->user, &key, &response->sdk_jwt) != STATUS_OK)
         return error_prefix(&work->error, STATUS_INVALID, "name and collections");
     TRY(work_repeat(work, put_new_key, &key));
+    work->audit_target = str_from_cstr(key.key_id);
     log_info("API key made", LOG_CSTR("key", key.key_id), LOG_CSTR("user", key.user_id),
              LOG_STR("address", work->address));
     record_to_key_info(&key, NULL, info);
@@ -195,6 +196,9 @@ enum status keys_delete(struct work *work)
     const Vectron__Auth__V1__DeleteAPIKeyRequest *request = (const void *)work->request;
     if (request->key_prefix[0] == '\0')
         return error_set(&work->error, STATUS_INVALID, "key_prefix: empty");
+    // What is no key's name may be anything, a secret that was pasted there for example.
+    if (api_key_id_is_valid(str_from_cstr(request->key_prefix)))
+        work->audit_target = str_from_cstr(request->key_prefix);
     TRY(work_repeat(work, remove_found_key, request->key_prefix));
     log_info("API key deleted", LOG_CSTR("key", request->key_prefix),
              LOG_STR("user", work->token->user_id), LOG_STR("address", work->address));

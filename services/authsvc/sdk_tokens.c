@@ -40,6 +40,8 @@ enum status sdk_tokens_create(struct work *work)
     if (request->api_key_id[0] == '\0')
         return error_set(&work->error, STATUS_INVALID, "api_key_id: empty");
     TRY(work_load_user(work));
+    if (api_key_id_is_valid(str_from_cstr(request->api_key_id)))
+        work->audit_target = str_from_cstr(request->api_key_id);
     TRY(keys_find(work, request->api_key_id, &found));
     key_record *key = found.record;
     if (key_has_expired(key, clock_unix_seconds()))

@@ -135,6 +135,7 @@ enum status users_register(struct work *work)
         return status;
     TRY(user_make(email, password, work->arena, &work->error, &user));
     TRY(work_repeat(work, put_new_user, &user));
+    work->audit_who = arena_str(work->arena, str_from_cstr(user.user_id));
     log_info("user registered", LOG_CSTR("user", user.user_id), LOG_STR("address", work->address));
     Vectron__Auth__V1__RegisterUserResponse *response =
         work_message(work, &vectron__auth__v1__register_user_response__descriptor);

@@ -9,6 +9,27 @@ enum { WAIT_SECONDS_MAX = 5 };
 
 // --- On the pool
 
+// What cannot be written down has happened all the same: it is said in the log.
+static void audit_work(const struct work *work)
+{
+    struct error error = {0};
+    struct str who = work->audit_who;
+    if (who.len == 0 && work->user != NULL)
+        who = str_from_cstr(work->user->user_id);
+    if (who.len == 0 && work->operation->access == ACCESS_LOGIN)
+        who = work->token->user_id;
+    if (audit_add(work->authsvc->audit,
+                  &(struct audit_event){
+                      .who = who,
+                      .what = str_from_cstr(rpc_method(work->rpc)->name),
+                      .target = work->audit_target,
+                      .from = work->address,
+                      .result = str_from_cstr(status_name(work->status)),
+                  },
+                  &error) != STATUS_OK)
+        log_error("an event is missing in the audit log", LOG_CSTR("reason", error.text));
+}
+
 static void run(struct job *job)
 {
     struct work *work = (struct work *)(void *)job;
@@ -22,6 +43,8 @@ static void run(struct job *job)
         work->authsvc, work->deadline_ns < latest ? work->deadline_ns : latest, &work->error);
     if (work->status == STATUS_OK)
         work->status = work->operation->run(work);
+    if (work->operation->is_audited)
+        audit_work(work);
 }
 
 enum status work_load_user(struct work *work)

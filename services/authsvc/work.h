@@ -23,8 +23,9 @@ struct operation {
     operation_fn run;
     enum access access;
     enum lane lane;
-    bool is_limited; // per address and minute
-    enum limited_call limit;
+    enum limited_call limit; // per address and minute
+    bool is_limited;
+    bool is_audited;
 };
 
 struct work {
@@ -44,6 +45,9 @@ struct work {
 
     user_record *user; // after work_load_user
     uint64_t user_version;
+    // For the audit log, when it is neither the token's user nor work->user, and what it is about.
+    struct str audit_who;
+    struct str audit_target;
 };
 
 // A method's handler; the method's tag is the index of its operation.

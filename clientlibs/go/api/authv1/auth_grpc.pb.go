@@ -33,6 +33,7 @@ const (
 	AuthService_ListAPIKeys_FullMethodName          = "/vectron.auth.v1.AuthService/ListAPIKeys"
 	AuthService_DeleteAPIKey_FullMethodName         = "/vectron.auth.v1.AuthService/DeleteAPIKey"
 	AuthService_CreateSDKJWT_FullMethodName         = "/vectron.auth.v1.AuthService/CreateSDKJWT"
+	AuthService_ListAuditEvents_FullMethodName      = "/vectron.auth.v1.AuthService/ListAuditEvents"
 	AuthService_ValidateAPIKey_FullMethodName       = "/vectron.auth.v1.AuthService/ValidateAPIKey"
 	AuthService_GetAuthDetailsForSDK_FullMethodName = "/vectron.auth.v1.AuthService/GetAuthDetailsForSDK"
 )
@@ -52,6 +53,7 @@ type AuthServiceClient interface {
 	ListAPIKeys(ctx context.Context, in *ListAPIKeysRequest, opts ...grpc.CallOption) (*ListAPIKeysResponse, error)
 	DeleteAPIKey(ctx context.Context, in *DeleteAPIKeyRequest, opts ...grpc.CallOption) (*DeleteAPIKeyResponse, error)
 	CreateSDKJWT(ctx context.Context, in *CreateSDKJWTRequest, opts ...grpc.CallOption) (*CreateSDKJWTResponse, error)
+	ListAuditEvents(ctx context.Context, in *ListAuditEventsRequest, opts ...grpc.CallOption) (*ListAuditEventsResponse, error)
 	ValidateAPIKey(ctx context.Context, in *ValidateAPIKeyRequest, opts ...grpc.CallOption) (*ValidateAPIKeyResponse, error)
 	GetAuthDetailsForSDK(ctx context.Context, in *GetAuthDetailsForSDKRequest, opts ...grpc.CallOption) (*GetAuthDetailsForSDKResponse, error)
 }
@@ -163,6 +165,15 @@ func (c *authServiceClient) CreateSDKJWT(ctx context.Context, in *CreateSDKJWTRe
 	return out, nil
 }
 
+func (c *authServiceClient) ListAuditEvents(ctx context.Context, in *ListAuditEventsRequest, opts ...grpc.CallOption) (*ListAuditEventsResponse, error) {
+	out := new(ListAuditEventsResponse)
+	err := c.cc.Invoke(ctx, AuthService_ListAuditEvents_FullMethodName, in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *authServiceClient) ValidateAPIKey(ctx context.Context, in *ValidateAPIKeyRequest, opts ...grpc.CallOption) (*ValidateAPIKeyResponse, error) {
 	out := new(ValidateAPIKeyResponse)
 	err := c.cc.Invoke(ctx, AuthService_ValidateAPIKey_FullMethodName, in, out, opts...)
@@ -196,6 +207,7 @@ type AuthServiceServer interface {
 	ListAPIKeys(context.Context, *ListAPIKeysRequest) (*ListAPIKeysResponse, error)
 	DeleteAPIKey(context.Context, *DeleteAPIKeyRequest) (*DeleteAPIKeyResponse, error)
 	CreateSDKJWT(context.Context, *CreateSDKJWTRequest) (*CreateSDKJWTResponse, error)
+	ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error)
 	ValidateAPIKey(context.Context, *ValidateAPIKeyRequest) (*ValidateAPIKeyResponse, error)
 	GetAuthDetailsForSDK(context.Context, *GetAuthDetailsForSDKRequest) (*GetAuthDetailsForSDKResponse, error)
 	mustEmbedUnimplementedAuthServiceServer()
@@ -237,6 +249,9 @@ func (UnimplementedAuthServiceServer) DeleteAPIKey(context.Context, *DeleteAPIKe
 }
 func (UnimplementedAuthServiceServer) CreateSDKJWT(context.Context, *CreateSDKJWTRequest) (*CreateSDKJWTResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method CreateSDKJWT not implemented")
+}
+func (UnimplementedAuthServiceServer) ListAuditEvents(context.Context, *ListAuditEventsRequest) (*ListAuditEventsResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ListAuditEvents not implemented")
 }
 func (UnimplementedAuthServiceServer) ValidateAPIKey(context.Context, *ValidateAPIKeyRequest) (*ValidateAPIKeyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ValidateAPIKey not implemented")
@@ -455,6 +470,24 @@ func _AuthService_CreateSDKJWT_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthService_ListAuditEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthServiceServer).ListAuditEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthService_ListAuditEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthServiceServer).ListAuditEvents(ctx, req.(*ListAuditEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AuthService_ValidateAPIKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ValidateAPIKeyRequest)
 	if err := dec(in); err != nil {
@@ -541,6 +574,10 @@ var AuthService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateSDKJWT",
 			Handler:    _AuthService_CreateSDKJWT_Handler,
+		},
+		{
+			MethodName: "ListAuditEvents",
+			Handler:    _AuthService_ListAuditEvents_Handler,
 		},
 		{
 			MethodName: "ValidateAPIKey",
