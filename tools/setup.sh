@@ -2,7 +2,7 @@
 # Install what the build and the tests need and this machine does not have yet. Debian 12 and 13, as
 # root or through sudo. Says what it installs and why; silent and quick when nothing is missing.
 #
-#     tools/setup.sh [build] [test] [check] [bench]
+#     tools/setup.sh [build] [test] [check] [integrations] [bench]
 set -euo pipefail
 
 libraft=0.22.1
@@ -21,7 +21,7 @@ trixie) llhttp=libllhttp-dev ;;
 *) die "this is '$release'; Debian 12 (bookworm) and 13 (trixie) are supported" ;;
 esac
 
-# group, package, why. Without arguments all groups but bench are wanted.
+# group, package, why. Without arguments all groups but integrations and bench are wanted.
 table="
 build gcc compiler
 build libc6-dev headers of the C library
@@ -59,6 +59,7 @@ check clang-format formatting
 check clang-tidy linting
 check shellcheck scripts
 bench nghttp2-client h2load
+integrations python3-venv packages from PyPI
 bench python3-venv peers
 bench g++ builds hnswlib
 bench python3-dev builds hnswlib
