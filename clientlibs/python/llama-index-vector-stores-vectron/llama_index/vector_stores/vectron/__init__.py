@@ -1,0 +1,4 @@
+"""Vectron as a LlamaIndex vector store."""
+from .base import VectronVectorStore
+
+__all__ = ["VectronVectorStore"]
