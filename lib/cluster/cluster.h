@@ -44,7 +44,10 @@ struct cluster_shard {
     uint64_t leader_id;                  // worker id; 0: none
     struct str leader_address;           // empty: no leader, or one that is not in the map
     const struct cluster_worker *leader; // in the same map; NULL as above
-    const uint64_t *replica_ids;         // worker ids, ascending
+    uint64_t wanted_leader_id;           // the leader is to hand its lead to it; 0: no wish
+    const uint64_t *replica_ids;         // worker ids, ascending; the wanted ones, learners too
+    const uint64_t *learner_ids;         // those of them that have no vote, ascending
+    uint32_t learner_count;
 };
 
 struct cluster_collection {
@@ -68,8 +71,8 @@ struct cluster_map {
 };
 
 // A map from the message, which is copied; the caller owns one reference. Nothing in the message is
-// trusted. CORRUPT: collections out of order, or the ranges of one do not cover all hashes exactly
-// once. EXHAUSTED: too large.
+// trusted. CORRUPT: collections out of order, the ranges of one do not cover all hashes exactly
+// once, a replica is named twice, or a learner is no replica. EXHAUSTED: too large.
 enum status cluster_map_create(const Vectron__Placementdriver__V1__ClusterMap *message,
                                struct error *error, struct cluster_map **out_map);
 void cluster_map_ref(struct cluster_map *map);
@@ -78,6 +81,7 @@ void cluster_map_unref(struct cluster_map *map); // map may be NULL
 const struct cluster_collection *cluster_map_find(const struct cluster_map *map, struct str name);
 const struct cluster_worker *cluster_map_worker(const struct cluster_map *map, uint64_t worker_id);
 bool cluster_shard_has_replica(const struct cluster_shard *shard, uint64_t worker_id);
+bool cluster_shard_has_learner(const struct cluster_shard *shard, uint64_t worker_id);
 const struct cluster_shard *cluster_collection_route(const struct cluster_collection *collection,
                                                      struct str point_id);
 // The shard of a point: part of what is stored, so it never changes.

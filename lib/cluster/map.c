@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,13 +72,23 @@ const struct cluster_worker *cluster_map_worker(const struct cluster_map *map, u
     return NULL;
 }
 
-bool cluster_shard_has_replica(const struct cluster_shard *shard, uint64_t worker_id)
+static bool is_listed(const uint64_t *ids, uint32_t count, uint64_t id)
 {
-    for (uint32_t i = 0; i < shard->replica_count; i++) {
-        if (shard->replica_ids[i] == worker_id)
+    for (uint32_t i = 0; i < count; i++) {
+        if (ids[i] == id)
             return true;
     }
     return false;
+}
+
+bool cluster_shard_has_replica(const struct cluster_shard *shard, uint64_t worker_id)
+{
+    return is_listed(shard->replica_ids, shard->replica_count, worker_id);
+}
+
+bool cluster_shard_has_learner(const struct cluster_shard *shard, uint64_t worker_id)
+{
+    return is_listed(shard->learner_ids, shard->learner_count, worker_id);
 }
 
 const struct cluster_shard *cluster_collection_route(const struct cluster_collection *collection,
@@ -148,6 +159,41 @@ static int compare_ids(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
+// Ascending, each once.
+static enum status copy_ids(const uint64_t *from, size_t count, const struct cluster_map *map,
+                            struct error *error, const uint64_t **out_ids, uint32_t *out_count)
+{
+    uint64_t *ids = arena_try_alloc(map->arena, (count + 1) * sizeof(*ids));
+    if (ids == NULL)
+        return too_large(error);
+    if (count > 0) {
+        memcpy(ids, from, count * sizeof(*ids));
+        qsort(ids, count, sizeof(*ids), compare_ids);
+    }
+    for (size_t i = 1; i < count; i++) {
+        if (ids[i] == ids[i - 1])
+            return error_set(error, STATUS_CORRUPT, "worker %" PRIu64 " is named twice", ids[i]);
+    }
+    *out_ids = ids;
+    *out_count = (uint32_t)count;
+    return STATUS_OK;
+}
+
+static enum status copy_replicas(const MESSAGE(MapShard) * from, const struct cluster_map *map,
+                                 struct error *error, struct cluster_shard *to)
+{
+    TRY(copy_ids(from->replicas, from->n_replicas, map, error, &to->replica_ids,
+                 &to->replica_count));
+    TRY(copy_ids(from->learners, from->n_learners, map, error, &to->learner_ids,
+                 &to->learner_count));
+    for (uint32_t i = 0; i < to->learner_count; i++) {
+        if (!cluster_shard_has_replica(to, to->learner_ids[i]))
+            return error_set(error, STATUS_CORRUPT, "learner %" PRIu64 " is no replica",
+                             to->learner_ids[i]);
+    }
+    return STATUS_OK;
+}
+
 static enum status copy_shard(const MESSAGE(MapShard) * from, const struct cluster_map *map,
                               struct error *error, struct cluster_shard *to)
 {
@@ -159,17 +205,9 @@ static enum status copy_shard(const MESSAGE(MapShard) * from, const struct clust
     to->leader = from->leader_id == 0 ? NULL : cluster_map_worker(map, from->leader_id);
     if (to->leader != NULL)
         to->leader_address = to->leader->address;
-
-    uint64_t *ids = arena_try_alloc(map->arena, (from->n_replicas + 1) * sizeof(*ids));
-    if (ids == NULL)
-        return too_large(error);
-    if (from->n_replicas > 0) {
-        memcpy(ids, from->replicas, from->n_replicas * sizeof(*ids));
-        qsort(ids, from->n_replicas, sizeof(*ids), compare_ids);
-    }
-    to->replica_ids = ids;
-    to->replica_count = (uint32_t)from->n_replicas;
-    return STATUS_OK;
+    to->wanted_leader_id = from->wanted_leader_id;
+    enum status status = copy_replicas(from, map, error, to);
+    return status == STATUS_OK ? status : error_prefix(error, status, "shard %u", to->shard_id);
 }
 
 static enum status copy_shards(const MESSAGE(MapCollection) * from, const struct cluster_map *map,

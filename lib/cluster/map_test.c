@@ -18,6 +18,7 @@ struct sample {
     MESSAGE(MapWorker) worker[2];
     MESSAGE(MapWorker) * workers[2];
     uint64_t replicas[COUNT_MAX][2];
+    uint64_t learners[2];
 };
 
 static char docs[] = "docs";
@@ -44,6 +45,10 @@ static void sample_init(struct sample *sample, uint32_t count)
         shard->range_start = i * (UINT64_MAX / count);
         shard->range_end = i + 1 == count ? UINT64_MAX : (i + 1) * (UINT64_MAX / count) - 1;
         shard->leader_id = i % 2 + 1;
+        shard->wanted_leader_id = 2;
+        sample->learners[0] = 1;
+        shard->learners = sample->learners;
+        shard->n_learners = 1;
         sample->replicas[i][0] = 2;
         sample->replicas[i][1] = 1;
         shard->replicas = sample->replicas[i];
@@ -96,6 +101,8 @@ TEST(map_holds_what_the_message_says)
         CHECK(str_equal(shard->leader_address, STR("localhost:9090")));
         CHECK(shard->replica_count == 2 && shard->replica_ids[0] == 1);
         CHECK(cluster_shard_has_replica(shard, 2) && !cluster_shard_has_replica(shard, 3));
+        CHECK(cluster_shard_has_learner(shard, 1) && !cluster_shard_has_learner(shard, 2));
+        CHECK_EQ_U64(shard->wanted_leader_id, 2);
     }
     cluster_map_ref(map);
     cluster_map_unref(map);
@@ -147,6 +154,13 @@ TEST(broken_maps_are_refused)
     sample.shard[1].range_end = UINT64_MAX; // the end comes early
     CHECK(cluster_map_create(&sample.map, &error, &map) == STATUS_CORRUPT);
     sample_init(&sample, 0);
+    CHECK(cluster_map_create(&sample.map, &error, &map) == STATUS_CORRUPT);
+    sample_init(&sample, 1);
+    sample.replicas[0][1] = 2; // both on one worker
+    CHECK(cluster_map_create(&sample.map, &error, &map) == STATUS_CORRUPT);
+    CHECK_CONTAINS(str_from_cstr(error.text), STR("shard 1: worker 2 is named twice"));
+    sample_init(&sample, 1);
+    sample.learners[0] = 3; // no replica
     CHECK(cluster_map_create(&sample.map, &error, &map) == STATUS_CORRUPT);
     sample_init(&sample, 1);
     sample.worker[1].worker_id = 1;

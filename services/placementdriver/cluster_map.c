@@ -52,22 +52,38 @@ void map_end_watches(struct driver *driver)
 
 // --- The message
 
-static void fill_shard(const struct shard *shard, struct arena *arena, PD(MapShard) * out)
+uint64_t driver_shard_leader(const struct driver *driver, const struct shard *shard)
+{
+    const struct shard_presence *presence = presence_shard(&driver->presence, shard->id);
+    if (presence != NULL && state_worker(&driver->state, presence->leader_id) != NULL)
+        return presence->leader_id;
+    // One that is alone needs nobody's vote.
+    return shard->replica_count == 1 ? shard->replica_ids[0] : 0;
+}
+
+static void fill_shard(const struct driver *driver, const struct shard *shard, struct arena *arena,
+                       PD(MapShard) * out)
 {
     vectron__placementdriver__v1__map_shard__init(out);
     out->shard_id = shard->id;
     out->range_start = shard->range_start;
     out->range_end = shard->range_end;
     out->epoch = shard->epoch;
-    out->leader_id = shard->leader_id;
+    out->leader_id = driver_shard_leader(driver, shard);
+    if (out->leader_id == 0) // nobody was elected yet: then the first, so that leads are spread
+        out->wanted_leader_id = shard->replica_ids[0];
     out->n_replicas = shard->replica_count;
     out->replicas = arena_alloc(arena, shard->replica_count * sizeof(*out->replicas));
-    for (uint32_t i = 0; i < shard->replica_count; i++)
+    out->learners = arena_alloc(arena, shard->replica_count * sizeof(*out->learners));
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
         out->replicas[i] = shard->replica_ids[i];
+        if (shard->roles[i] == REPLICA_LEARNER)
+            out->learners[out->n_learners++] = shard->replica_ids[i];
+    }
 }
 
-static void fill_collection(const struct collection *collection, struct arena *arena,
-                            PD(MapCollection) * out)
+static void fill_collection(const struct driver *driver, const struct collection *collection,
+                            struct arena *arena, PD(MapCollection) * out)
 {
     vectron__placementdriver__v1__map_collection__init(out);
     PD(MapShard) *shards = arena_alloc(arena, collection->shard_count * sizeof(*shards));
@@ -78,7 +94,7 @@ static void fill_collection(const struct collection *collection, struct arena *a
     out->n_shards = collection->shard_count;
     out->shards = arena_alloc(arena, collection->shard_count * sizeof(*out->shards));
     for (uint32_t i = 0; i < collection->shard_count; i++) {
-        fill_shard(&collection->shards[i], arena, &shards[i]);
+        fill_shard(driver, &collection->shards[i], arena, &shards[i]);
         out->shards[i] = &shards[i];
     }
 }
@@ -107,7 +123,7 @@ static void fill_map(const struct driver *driver, struct arena *arena, PD(Cluste
     struct table_cursor cursor = table_seek(&state->collections, STR(""));
     const struct collection *collection;
     while ((collection = table_next(&cursor)) != NULL) {
-        fill_collection(collection, arena, &collections[out->n_collections]);
+        fill_collection(driver, collection, arena, &collections[out->n_collections]);
         out->collections[out->n_collections] = &collections[out->n_collections];
         out->n_collections++;
     }

@@ -76,6 +76,7 @@ void collection_create(struct rpc *rpc, void *context)
         .kind = COMMAND_CREATE_COLLECTION,
         .now = (uint64_t)clock_unix_seconds(),
         .shard_count = driver->default_shard_count,
+        .replication_factor = driver->replication_factor,
     };
     struct error error;
     enum status status = read_create((const void *)rpc_request(rpc), &error, &command);
@@ -144,13 +145,13 @@ static void fill_shard(const struct driver *driver, const struct shard *shard, s
 {
     vectron__placementdriver__v1__shard_status__init(out);
     out->shard_id = shard->id;
-    out->leader_id = shard->leader_id;
-    out->ready = presence_is_healthy(&driver->presence, shard->leader_id) &&
-                 presence_runs_shard(&driver->presence, shard->leader_id, shard->id);
+    out->leader_id = driver_shard_leader(driver, shard);
+    out->ready = presence_is_healthy(&driver->presence, out->leader_id) &&
+                 presence_runs_shard(&driver->presence, out->leader_id, shard->id);
     out->key_range_start = shard->range_start;
     out->key_range_end = shard->range_end;
     out->shard_epoch = shard->epoch;
-    out->leader_grpc_address = address_of(driver, shard->leader_id, arena);
+    out->leader_grpc_address = address_of(driver, out->leader_id, arena);
     out->n_replicas = shard->replica_count;
     out->n_replica_grpc_addresses = shard->replica_count;
     out->replicas = arena_alloc(arena, shard->replica_count * sizeof(*out->replicas));
@@ -221,11 +222,11 @@ static void route(struct driver *driver, struct rpc *rpc)
     const struct collection *collection = find_or_fail(driver, rpc, request->collection);
     if (collection != NULL) {
         const struct shard *shard = shard_of(collection, str_from_cstr(request->vector_id));
-        const struct worker_presence *presence =
-            presence_worker(&driver->presence, shard->leader_id);
+        uint64_t leader_id = driver_shard_leader(driver, shard);
+        const struct worker_presence *presence = presence_worker(&driver->presence, leader_id);
         response.shard_id = shard->id;
         response.shard_epoch = shard->epoch;
-        response.grpc_address = address_of(driver, shard->leader_id, rpc_arena(rpc));
+        response.grpc_address = address_of(driver, leader_id, rpc_arena(rpc));
         if (presence != NULL && presence->is_healthy)
             response.lease_expiry_unix_ms = lease_end_ms(presence);
         else

@@ -2,7 +2,8 @@
 
 #include "placementdriver/wire.h"
 
-enum { COMMAND_VERSION = 1 };
+// Version 1 had no number of replicas in its create; it is still read.
+enum { COMMAND_VERSION_OF_ONE_REPLICA = 1, COMMAND_VERSION = 2 };
 
 static void encode_create(const struct command *command, struct buf *out)
 {
@@ -11,6 +12,7 @@ static void encode_create(const struct command *command, struct buf *out)
     buf_append_byte(out, (uint8_t)command->distance);
     buf_append_u64(out, command->now);
     buf_append_u32(out, command->shard_count);
+    buf_append_u32(out, command->replication_factor);
     buf_append_u32(out, command->candidate_count);
     for (uint32_t i = 0; i < command->candidate_count; i++)
         buf_append_u64(out, command->candidate_ids[i]);
@@ -25,6 +27,18 @@ static void encode_changes(const struct command *command, struct buf *out)
         wire_append_text(out, change->value);
         buf_append_u64(out, change->expected_version);
         buf_append_byte(out, change->is_removal);
+    }
+}
+
+static void encode_replicas(const struct command *command, struct buf *out)
+{
+    wire_append_text(out, command->name);
+    buf_append_u32(out, command->shard_id);
+    buf_append_u64(out, command->expected_epoch);
+    buf_append_u32(out, command->replica_count);
+    for (uint32_t i = 0; i < command->replica_count; i++) {
+        buf_append_u64(out, command->replicas[i].worker_id);
+        buf_append_byte(out, (uint8_t)command->replicas[i].role);
     }
 }
 
@@ -53,20 +67,27 @@ void command_encode(const struct command *command, struct buf *out)
     case COMMAND_PUT_ENTRIES:
         encode_changes(command, out);
         break;
+    case COMMAND_SET_REPLICAS:
+        encode_replicas(command, out);
+        break;
     }
 }
 
 // --- From bytes
 
-static bool decode_create(struct wire_reader *reader, struct arena *arena, struct command *command)
+static bool decode_create(struct wire_reader *reader, uint8_t version, struct arena *arena,
+                          struct command *command)
 {
     command->name = wire_read_text(reader);
     command->dimension = wire_read_u32(reader);
     uint8_t distance = wire_read_byte(reader);
     command->now = wire_read_u64(reader);
     command->shard_count = wire_read_u32(reader);
+    if (version > COMMAND_VERSION_OF_ONE_REPLICA)
+        command->replication_factor = wire_read_u32(reader);
     command->candidate_count = wire_read_count(reader, sizeof(uint64_t));
-    if (distance >= DISTANCE_COUNT || command->shard_count > STATE_SHARDS_PER_COLLECTION_MAX)
+    if (distance >= DISTANCE_COUNT || command->shard_count > STATE_SHARDS_PER_COLLECTION_MAX ||
+        command->replication_factor > STATE_REPLICATION_FACTOR_MAX)
         return false;
     command->distance = (enum distance)distance;
     uint64_t *ids = arena_try_alloc(arena, (command->candidate_count + 1) * sizeof(*ids));
@@ -99,7 +120,30 @@ static bool decode_changes(struct wire_reader *reader, struct arena *arena, stru
     return true;
 }
 
-static bool decode_body(struct wire_reader *reader, struct arena *arena, struct command *command)
+static bool decode_replicas(struct wire_reader *reader, struct arena *arena,
+                            struct command *command)
+{
+    command->name = wire_read_text(reader);
+    command->shard_id = wire_read_u32(reader);
+    command->expected_epoch = wire_read_u64(reader);
+    command->replica_count = wire_read_count(reader, sizeof(uint64_t) + 1);
+    if (command->replica_count > STATE_REPLICA_COUNT_MAX)
+        return false;
+    struct replica_change *replicas =
+        arena_alloc(arena, (command->replica_count + 1) * sizeof(*replicas));
+    for (uint32_t i = 0; i < command->replica_count; i++) {
+        replicas[i].worker_id = wire_read_u64(reader);
+        uint8_t role = wire_read_byte(reader);
+        if (role != REPLICA_VOTER && role != REPLICA_LEARNER)
+            return false;
+        replicas[i].role = (enum replica_role)role;
+    }
+    command->replicas = replicas;
+    return true;
+}
+
+static bool decode_body(struct wire_reader *reader, uint8_t version, struct arena *arena,
+                        struct command *command)
 {
     switch (command->kind) {
     case COMMAND_LEAD:
@@ -114,12 +158,14 @@ static bool decode_body(struct wire_reader *reader, struct arena *arena, struct 
         command->worker_id = wire_read_u64(reader);
         return true;
     case COMMAND_CREATE_COLLECTION:
-        return decode_create(reader, arena, command);
+        return decode_create(reader, version, arena, command);
     case COMMAND_DELETE_COLLECTION:
         command->name = wire_read_text(reader);
         return true;
     case COMMAND_PUT_ENTRIES:
         return decode_changes(reader, arena, command);
+    case COMMAND_SET_REPLICAS:
+        return decode_replicas(reader, arena, command);
     }
     return false;
 }
@@ -130,11 +176,12 @@ enum status command_decode(struct span bytes, struct arena *arena, struct error 
     struct wire_reader reader = {bytes, false};
     uint8_t version = wire_read_byte(&reader);
     uint8_t kind = wire_read_byte(&reader);
-    if (version != COMMAND_VERSION || kind < COMMAND_LEAD || kind > COMMAND_PUT_ENTRIES)
+    if (version < COMMAND_VERSION_OF_ONE_REPLICA || version > COMMAND_VERSION ||
+        kind < COMMAND_LEAD || kind > COMMAND_SET_REPLICAS)
         return error_set(error, STATUS_INVALID, "command %u of version %u is not known", kind,
                          version);
     struct command command = {.kind = (enum command_kind)kind};
-    bool is_sound = decode_body(&reader, arena, &command);
+    bool is_sound = decode_body(&reader, version, arena, &command);
     if (!is_sound || reader.has_failed || reader.rest.len > 0)
         return error_set(error, STATUS_INVALID, "command %u of %zu bytes is malformed", kind,
                          bytes.len);

@@ -31,7 +31,8 @@ struct driver {
     struct rpc_router *router;
     struct server *server;
     uint32_t default_shard_count; // 0: as many as there are workers
-    char address[280];            // where others reach it
+    uint32_t replication_factor;
+    char address[280]; // where others reach it
 
     pthread_mutex_t lock; // of all below
     struct state state;
@@ -72,6 +73,9 @@ char *id_to_text(struct arena *arena, uint64_t id);
 // Joined by commas. INVALID.
 enum status check_capabilities(char *const *capabilities, size_t count, struct arena *arena,
                                struct error *error, struct str *out_joined);
+
+// Who leads the shard, as far as is known; 0: nobody that is known. Under the lock.
+uint64_t driver_shard_leader(const struct driver *driver, const struct shard *shard);
 
 // --- cluster_map.c. Under the lock, unless said.
 

@@ -6,8 +6,10 @@
 
 // Which worker gets which shard. Pure: the answer depends on the state and the command alone.
 //
-// Each shard goes to the candidate with the fewest shards, those just placed included; of equals to
-// the one with the lowest id. The ranges are equal parts of all hashes.
+// A shard's first replica, which leads at first, goes to the candidate with the fewest first
+// replicas; each further one to another zone if there is one, then to another rack, then to the
+// candidate with the fewest replicas, those just placed included; of equals to the one with the
+// lowest id. Workers that only search get none. The ranges are equal parts of all hashes.
 
 // The shards of a new collection; ids are left to the caller, who frees them with mem_free.
 // UNAVAILABLE: no candidate may take shards. EXHAUSTED: too many collections or shards.

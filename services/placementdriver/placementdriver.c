@@ -162,10 +162,11 @@ static enum status read_settings(struct driver *driver, const struct config *con
     if (shard_count > STATE_SHARDS_PER_COLLECTION_MAX)
         return error_set(error, STATUS_INVALID, "default-shards is %llu; the limit is %d",
                          (unsigned long long)shard_count, STATE_SHARDS_PER_COLLECTION_MAX);
-    if (copies < 1 || copies > STATE_REPLICA_COUNT_MAX)
+    if (copies < 1 || copies > STATE_REPLICATION_FACTOR_MAX)
         return error_set(error, STATUS_INVALID, "replication-factor is %llu; it must be 1 to %d",
-                         (unsigned long long)copies, STATE_REPLICA_COUNT_MAX);
+                         (unsigned long long)copies, STATE_REPLICATION_FACTOR_MAX);
     driver->default_shard_count = (uint32_t)shard_count;
+    driver->replication_factor = STATE_REPLICATED_SHARDS ? (uint32_t)copies : 0;
     return STATUS_OK;
 }
 

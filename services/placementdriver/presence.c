@@ -11,7 +11,13 @@
 
 void presence_init(struct presence *presence)
 {
-    *presence = (struct presence){.next_reranker_id = 1};
+    *presence = (struct presence){.next_reranker_id = 1, .shards = map_create()};
+}
+
+static void free_worker(const struct worker_presence *worker)
+{
+    mem_free(worker->running_shards);
+    mem_free(worker->progress);
 }
 
 static void free_reranker(const struct reranker *reranker)
@@ -26,12 +32,14 @@ static void free_reranker(const struct reranker *reranker)
 void presence_deinit(struct presence *presence)
 {
     for (uint32_t i = 0; i < presence->worker_count; i++)
-        mem_free(presence->workers[i].running_shards);
+        free_worker(&presence->workers[i]);
     for (uint32_t i = 0; i < presence->reranker_count; i++)
         free_reranker(&presence->rerankers[i]);
     mem_free(presence->workers);
     mem_free(presence->rerankers);
-    presence_init(presence);
+    presence_keep_shards(presence, NULL, 0);
+    map_destroy(presence->shards);
+    *presence = (struct presence){0};
 }
 
 // --- Workers
@@ -94,7 +102,7 @@ void presence_remove_worker(struct presence *presence, uint64_t worker_id)
     if (place == presence->worker_count || presence->workers[place].worker_id != worker_id)
         return;
     struct worker_presence *worker = &presence->workers[place];
-    mem_free(worker->running_shards);
+    free_worker(worker);
     presence->worker_count--;
     memmove(worker, worker + 1, (presence->worker_count - place) * sizeof(*worker));
 }
@@ -116,6 +124,137 @@ static void set_running_shards(struct worker_presence *worker, const uint64_t *s
     }
     worker->running_shard_count = (uint32_t)count;
 }
+
+static int compare_progress(const void *a, const void *b)
+{
+    uint32_t left = ((const struct shard_progress *)a)->shard_id;
+    uint32_t right = ((const struct shard_progress *)b)->shard_id;
+    return left < right ? -1 : left > right;
+}
+
+static void set_progress(struct worker_presence *worker, const MESSAGE(HeartbeatRequest) * request)
+{
+    mem_free(worker->progress);
+    worker->progress = mem_alloc((request->n_shard_progress + 1) * sizeof(*worker->progress));
+    worker->progress_count = 0;
+    for (size_t i = 0; i < request->n_shard_progress; i++) {
+        const MESSAGE(ShardProgressInfo) *info = request->shard_progress[i];
+        if (info->shard_id <= UINT32_MAX)
+            worker->progress[worker->progress_count++] =
+                (struct shard_progress){(uint32_t)info->shard_id, info->applied_index};
+    }
+    if (worker->progress_count > 1)
+        qsort(worker->progress, worker->progress_count, sizeof(*worker->progress),
+              compare_progress);
+}
+
+uint64_t presence_applied_index(const struct presence *presence, uint64_t worker_id,
+                                uint32_t shard_id)
+{
+    const struct worker_presence *worker = presence_worker(presence, worker_id);
+    const struct shard_progress key = {.shard_id = shard_id};
+    if (worker == NULL || worker->progress_count == 0)
+        return 0;
+    const struct shard_progress *found =
+        bsearch(&key, worker->progress, worker->progress_count, sizeof(key), compare_progress);
+    return found != NULL ? found->applied_index : 0;
+}
+
+// --- Shards
+
+static struct str shard_key(const uint32_t *shard_id)
+{
+    return (struct str){(const char *)shard_id, sizeof(*shard_id)};
+}
+
+const struct shard_presence *presence_shard(const struct presence *presence, uint32_t shard_id)
+{
+    return map_get(presence->shards, shard_key(&shard_id));
+}
+
+size_t presence_shard_count(const struct presence *presence)
+{
+    return map_count(presence->shards);
+}
+
+static struct shard_presence *find_or_add_shard(struct presence *presence, uint32_t shard_id)
+{
+    struct shard_presence *shard = map_get(presence->shards, shard_key(&shard_id));
+    if (shard == NULL) {
+        shard = mem_alloc(sizeof(*shard));
+        shard->shard_id = shard_id;
+        (void)map_put(presence->shards, shard_key(&shard_id), shard);
+    }
+    return shard;
+}
+
+// Any replica may say who leads: the highest term is right, for it has one leader.
+static bool hear_leaders(struct presence *presence, const MESSAGE(HeartbeatRequest) * request)
+{
+    bool has_changed = false;
+    for (size_t i = 0; i < request->n_shard_leader_info; i++) {
+        const MESSAGE(ShardLeaderInfo) *info = request->shard_leader_info[i];
+        if (info->term == 0 || info->leader_id == 0 || info->shard_id > UINT32_MAX)
+            continue; // it is no Raft group, or knows no leader
+        struct shard_presence *shard = find_or_add_shard(presence, (uint32_t)info->shard_id);
+        if (info->term <= shard->term)
+            continue;
+        has_changed = has_changed || shard->leader_id != info->leader_id;
+        shard->leader_id = info->leader_id;
+        shard->term = info->term;
+    }
+    return has_changed;
+}
+
+// Only the leader's word counts: the others may be behind.
+static void hear_members(struct presence *presence, uint64_t worker_id,
+                         const MESSAGE(HeartbeatRequest) * request)
+{
+    for (size_t i = 0; i < request->n_shard_membership; i++) {
+        const MESSAGE(ShardMembershipInfo) *info = request->shard_membership[i];
+        uint32_t shard_id = (uint32_t)info->shard_id;
+        struct shard_presence *shard = map_get(presence->shards, shard_key(&shard_id));
+        if (shard == NULL || shard->shard_id != info->shard_id || shard->leader_id != worker_id ||
+            info->n_node_ids > STATE_REPLICA_COUNT_MAX)
+            continue;
+        shard->member_count = (uint32_t)info->n_node_ids;
+        for (size_t k = 0; k < info->n_node_ids; k++)
+            shard->member_ids[k] = info->node_ids[k];
+    }
+}
+
+static bool is_listed(const uint32_t *ids, size_t count, uint32_t id)
+{
+    size_t low = 0;
+    size_t high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && ids[low] == id;
+}
+
+void presence_keep_shards(struct presence *presence, const uint32_t *shard_ids, size_t count)
+{
+    struct map *kept = map_create();
+    size_t position = 0;
+    struct str key;
+    void *value = NULL;
+    while (map_next(presence->shards, &position, &key, &value)) {
+        struct shard_presence *shard = value;
+        if (is_listed(shard_ids, count, shard->shard_id))
+            (void)map_put(kept, key, shard);
+        else
+            mem_free(shard);
+    }
+    map_destroy(presence->shards);
+    presence->shards = kept;
+}
+
+// --- Heartbeats
 
 static uint64_t count_from(int64_t number)
 {
@@ -144,7 +283,10 @@ bool presence_heartbeat(struct presence *presence, uint64_t worker_id,
         .queries_per_second = request->queries_per_second,
     };
     set_running_shards(worker, request->running_shards, request->n_running_shards);
-    return has_changed;
+    set_progress(worker, request);
+    bool has_new_leader = hear_leaders(presence, request);
+    hear_members(presence, worker_id, request);
+    return has_changed || has_new_leader;
 }
 
 bool presence_tick(struct presence *presence, uint64_t now_ns)

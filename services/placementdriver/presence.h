@@ -4,7 +4,9 @@
 #include <stdint.h>
 
 #include "api/placementdriver.pb-c.h"
+#include "base/map.h"
 #include "base/str.h"
+#include "placementdriver/state.h"
 
 // Who was heard of when: the heartbeats of workers and everything about rerankers. It lives in
 // memory only; after a restart whoever was known has a grace period, and rerankers register again.
@@ -27,6 +29,21 @@ struct presence_load {
     float queries_per_second;
 };
 
+// What the workers said of a shard that is a Raft group.
+struct shard_presence {
+    uint32_t shard_id;
+    uint64_t leader_id; // of the highest term; 0: none said so yet
+    uint64_t term;
+    // As the leader last said.
+    uint64_t member_ids[STATE_REPLICA_COUNT_MAX]; // voters
+    uint32_t member_count;                        // 0: not said yet
+};
+
+struct shard_progress {
+    uint32_t shard_id;
+    uint64_t applied_index;
+};
+
 struct worker_presence {
     uint64_t worker_id;
     uint64_t healthy_until_ns;
@@ -35,6 +52,8 @@ struct worker_presence {
     struct presence_load load;
     uint64_t *running_shards; // ascending
     uint32_t running_shard_count;
+    struct shard_progress *progress; // ascending by shard
+    uint32_t progress_count;
 };
 
 struct reranker {
@@ -56,6 +75,7 @@ struct presence {
     struct worker_presence *workers; // by id
     uint32_t worker_count;
     uint32_t worker_capacity;
+    struct map *shards;         // by the bytes of the id
     struct reranker *rerankers; // by id
     uint32_t reranker_count;
     uint64_t next_reranker_id;
@@ -69,7 +89,7 @@ void presence_deinit(struct presence *presence);
 bool presence_expect_worker(struct presence *presence, uint64_t worker_id,
                             uint64_t healthy_until_ns);
 void presence_remove_worker(struct presence *presence, uint64_t worker_id);
-// True: it was not healthy before.
+// True: it was not healthy before, or a shard has another leader now.
 bool presence_heartbeat(struct presence *presence, uint64_t worker_id,
                         const Vectron__Placementdriver__V1__HeartbeatRequest *request,
                         uint64_t now_ns, int64_t unix_seconds);
@@ -80,6 +100,14 @@ bool presence_tick(struct presence *presence, uint64_t now_ns);
 const struct worker_presence *presence_worker(const struct presence *presence, uint64_t worker_id);
 bool presence_is_healthy(const struct presence *presence, uint64_t worker_id);
 bool presence_runs_shard(const struct presence *presence, uint64_t worker_id, uint64_t shard_id);
+// What the worker has applied of the shard's log; 0: it did not say.
+uint64_t presence_applied_index(const struct presence *presence, uint64_t worker_id,
+                                uint32_t shard_id);
+// NULL: nobody said anything of it.
+const struct shard_presence *presence_shard(const struct presence *presence, uint32_t shard_id);
+size_t presence_shard_count(const struct presence *presence);
+// Forget the shards that are not on the list, which ascends.
+void presence_keep_shards(struct presence *presence, const uint32_t *shard_ids, size_t count);
 
 // The same address has the same id. 0: there are too many.
 uint64_t

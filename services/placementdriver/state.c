@@ -98,6 +98,16 @@ bool worker_profile_equal(const struct worker_profile *a, const struct worker_pr
            a->memory_bytes == b->memory_bytes && a->disk_bytes == b->disk_bytes;
 }
 
+bool worker_is_search_only(const struct worker *worker)
+{
+    struct str rest = worker->profile.capabilities;
+    while (rest.len > 0) {
+        if (str_equal(str_cut(&rest, ','), STR("search-only")))
+            return true;
+    }
+    return false;
+}
+
 // The first worker whose id is not below.
 static uint32_t find_place(const struct state *state, uint64_t id)
 {
@@ -175,18 +185,48 @@ struct collection *state_collection(const struct state *state, struct str name)
     return table_get(&state->collections, name);
 }
 
-// Change the number of replicas that the workers of these shards hold.
-static void count_replicas(struct state *state, const struct collection *collection, bool is_new)
+struct shard *collection_shard(const struct collection *collection, uint32_t shard_id)
 {
     for (uint32_t i = 0; i < collection->shard_count; i++) {
-        const struct shard *shard = &collection->shards[i];
-        for (uint32_t j = 0; j < shard->replica_count; j++) {
-            struct worker *worker = state_worker(state, shard->replica_ids[j]);
-            if (worker == NULL)
-                continue; // only in a broken snapshot, which state_check refuses
-            worker->shard_count += is_new ? 1 : UINT32_MAX;
-        }
+        if (collection->shards[i].id == shard_id)
+            return &collection->shards[i];
     }
+    return NULL;
+}
+
+bool shard_has_replica(const struct shard *shard, uint64_t worker_id)
+{
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
+        if (shard->replica_ids[i] == worker_id)
+            return true;
+    }
+    return false;
+}
+
+uint32_t shard_voter_count(const struct shard *shard)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < shard->replica_count; i++)
+        count += shard->roles[i] == REPLICA_VOTER;
+    return count;
+}
+
+void state_count_replicas(struct state *state, const struct shard *shard, bool is_new)
+{
+    const uint32_t one = is_new ? 1 : UINT32_MAX;
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
+        struct worker *worker = state_worker(state, shard->replica_ids[i]);
+        if (worker == NULL)
+            continue; // only in a broken snapshot, which state_check refuses
+        worker->shard_count += one;
+        worker->first_count += i == 0 ? one : 0;
+    }
+}
+
+static void count_collection(struct state *state, const struct collection *collection, bool is_new)
+{
+    for (uint32_t i = 0; i < collection->shard_count; i++)
+        state_count_replicas(state, &collection->shards[i], is_new);
     state->shard_count += is_new ? collection->shard_count : 0 - collection->shard_count;
 }
 
@@ -198,7 +238,7 @@ struct collection *state_add_collection(struct state *state, struct str name, st
     collection->shards = shards;
     collection->shard_count = shard_count;
     table_put(&state->collections, collection->name, collection);
-    count_replicas(state, collection, true);
+    count_collection(state, collection, true);
     return collection;
 }
 
@@ -211,7 +251,7 @@ static void free_collection(struct collection *collection)
 
 void state_remove_collection(struct state *state, struct collection *collection)
 {
-    count_replicas(state, collection, false);
+    count_collection(state, collection, false);
     table_remove(&state->collections, collection->name);
     free_collection(collection);
 }

@@ -15,8 +15,9 @@
 // counted here, times and random values come in the commands. One thread, or the owner's lock.
 
 enum {
-    // Replicas of one shard, for the day when there is more than one.
-    STATE_REPLICA_COUNT_MAX = 7,
+    STATE_REPLICATION_FACTOR_MAX = 7,
+    // Of one shard: voters, one more while a replica moves, and a learner.
+    STATE_REPLICA_COUNT_MAX = STATE_REPLICATION_FACTOR_MAX + 2,
     STATE_WORKER_COUNT_MAX = 10000,
     STATE_COLLECTION_COUNT_MAX = 100000,
     STATE_SHARD_COUNT_MAX = 400000, // the map must fit into one message
@@ -24,6 +25,10 @@ enum {
     STATE_CAPABILITY_COUNT_MAX = 32,
 };
 #define STATE_ENTRIES_SIZE_MAX ((size_t)1 << 30) // keys and values, so that a snapshot can be made
+
+// Whether shards are Raft groups yet. Until the workers run them every new shard has one replica,
+// and none is moved. A build where it is 1 sees to those that were made before.
+#define STATE_REPLICATED_SHARDS 0
 
 enum worker_state { WORKER_JOINING = 1, WORKER_READY = 2, WORKER_DRAINING = 3 };
 enum distance { DISTANCE_COSINE, DISTANCE_EUCLIDEAN, DISTANCE_DOT, DISTANCE_COUNT };
@@ -42,21 +47,30 @@ struct worker_profile {
     uint64_t disk_bytes;
 };
 
+// What a replica is meant to be. The numbers are stored; never change them.
+enum replica_role {
+    REPLICA_VOTER = 1,
+    REPLICA_LEARNER = 2, // follows the log and serves searches, has no vote
+};
+
 struct worker {
     uint64_t id; // never reused
     enum worker_state state;
     uint64_t registered_at; // Unix seconds
     struct worker_profile profile;
     uint32_t shard_count; // replicas that it holds
+    uint32_t first_count; // those that are the first of their shard
 };
+
+// The replicas are what is wanted; the shard's own Raft group follows, one change at a time.
 
 struct shard {
     uint32_t id; // never reused
     uint64_t range_start;
-    uint64_t range_end; // inclusive
-    uint64_t epoch;     // changes with every change of its replicas
-    uint64_t leader_id;
-    uint64_t replica_ids[STATE_REPLICA_COUNT_MAX];
+    uint64_t range_end;                            // inclusive
+    uint64_t epoch;                                // changes with every change of its replicas
+    uint64_t replica_ids[STATE_REPLICA_COUNT_MAX]; // the first leads at first
+    enum replica_role roles[STATE_REPLICA_COUNT_MAX];
     uint32_t replica_count;
 };
 
@@ -65,7 +79,8 @@ struct collection {
     uint32_t dimension;
     enum distance distance;
     uint64_t created_at;
-    struct shard *shards; // by range
+    uint32_t replication_factor; // voters of each shard; 0: as many as the placement driver says
+    struct shard *shards;        // by range
     uint32_t shard_count;
 };
 
@@ -108,15 +123,22 @@ void state_encode(const struct state *state, struct buf *out);
 // Into a state that was just initialised; also checked (state_check). CORRUPT.
 enum status state_decode(struct span bytes, struct error *error, struct state *state);
 // The invariants: ranges cover every hash exactly once, ids are unique and below the next one,
-// replicas exist, counts are right. CORRUPT.
+// replicas are on workers that are there, one on each, and one of them votes; counts are right.
+// CORRUPT.
 enum status state_check(const struct state *state, struct error *error);
 
 struct worker *state_worker(const struct state *state, uint64_t id); // NULL: not there
 // The record that a registration with this profile continues; NULL: it is a new worker.
 struct worker *state_find_worker(const struct state *state, const struct worker_profile *profile);
+// A worker that holds learners only.
+bool worker_is_search_only(const struct worker *worker);
 bool worker_profile_equal(const struct worker_profile *a, const struct worker_profile *b);
 struct collection *state_collection(const struct state *state, struct str name); // NULL
-struct entry *state_entry(const struct state *state, struct str key);            // NULL
+// Of the collection; NULL.
+struct shard *collection_shard(const struct collection *collection, uint32_t shard_id);
+bool shard_has_replica(const struct shard *shard, uint64_t worker_id);
+uint32_t shard_voter_count(const struct shard *shard);
+struct entry *state_entry(const struct state *state, struct str key); // NULL
 
 const char *distance_text(enum distance distance);
 // Empty means cosine. False: no such distance.

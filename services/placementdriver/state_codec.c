@@ -8,11 +8,13 @@
 
 // The state as bytes: a version, the counters, then workers, collections and entries in their
 // order, each list with its count. Equal states give equal bytes.
+//
+// Version 1 had one replica of each shard, which led; it is still read.
 
-enum { STATE_VERSION = 1 };
+enum { STATE_VERSION_OF_ONE_REPLICA = 1, STATE_VERSION = 2 };
 
 // The least bytes that one thing of each list takes: what a count can promise at most.
-enum { WORKER_SIZE_MIN = 69, COLLECTION_SIZE_MIN = 21, SHARD_SIZE_MIN = 48, ENTRY_SIZE_MIN = 16 };
+enum { WORKER_SIZE_MIN = 69, COLLECTION_SIZE_MIN = 21, SHARD_SIZE_MIN = 41, ENTRY_SIZE_MIN = 16 };
 
 // --- To bytes
 
@@ -22,10 +24,11 @@ static void encode_shard(const struct shard *shard, struct buf *out)
     buf_append_u64(out, shard->range_start);
     buf_append_u64(out, shard->range_end);
     buf_append_u64(out, shard->epoch);
-    buf_append_u64(out, shard->leader_id);
     buf_append_u32(out, shard->replica_count);
-    for (uint32_t i = 0; i < shard->replica_count; i++)
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
         buf_append_u64(out, shard->replica_ids[i]);
+        buf_append_byte(out, (uint8_t)shard->roles[i]);
+    }
 }
 
 static void encode_collection(const struct collection *collection, struct buf *out)
@@ -34,6 +37,7 @@ static void encode_collection(const struct collection *collection, struct buf *o
     buf_append_u32(out, collection->dimension);
     buf_append_byte(out, (uint8_t)collection->distance);
     buf_append_u64(out, collection->created_at);
+    buf_append_u32(out, collection->replication_factor);
     buf_append_u32(out, collection->shard_count);
     for (uint32_t i = 0; i < collection->shard_count; i++)
         encode_shard(&collection->shards[i], out);
@@ -99,41 +103,56 @@ static void decode_workers(struct wire_reader *reader, struct state *state)
     }
 }
 
-static void decode_shard(struct wire_reader *reader, struct shard *shard)
+static void decode_replicas(struct wire_reader *reader, uint32_t version, struct shard *shard)
+{
+    bool has_roles = version >= STATE_VERSION;
+    shard->replica_count = wire_read_count(reader, sizeof(uint64_t) + has_roles);
+    if (shard->replica_count == 0 || shard->replica_count > STATE_REPLICA_COUNT_MAX) {
+        reader->has_failed = true;
+        shard->replica_count = 0;
+    }
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
+        shard->replica_ids[i] = wire_read_u64(reader);
+        uint8_t role = has_roles ? wire_read_byte(reader) : REPLICA_VOTER;
+        if (role != REPLICA_VOTER && role != REPLICA_LEARNER)
+            reader->has_failed = true;
+        shard->roles[i] = (enum replica_role)role;
+    }
+}
+
+static void decode_shard(struct wire_reader *reader, uint32_t version, struct shard *shard)
 {
     shard->id = wire_read_u32(reader);
     shard->range_start = wire_read_u64(reader);
     shard->range_end = wire_read_u64(reader);
     shard->epoch = wire_read_u64(reader);
-    shard->leader_id = wire_read_u64(reader);
-    shard->replica_count = wire_read_count(reader, sizeof(uint64_t));
-    if (shard->replica_count == 0 || shard->replica_count > STATE_REPLICA_COUNT_MAX) {
-        reader->has_failed = true;
-        shard->replica_count = 0;
-    }
-    for (uint32_t i = 0; i < shard->replica_count; i++)
-        shard->replica_ids[i] = wire_read_u64(reader);
+    if (version == STATE_VERSION_OF_ONE_REPLICA)
+        (void)wire_read_u64(reader); // who leads, and that is the one
+    decode_replicas(reader, version, shard);
 }
 
-static void decode_collection(struct wire_reader *reader, struct state *state)
+static void decode_collection(struct wire_reader *reader, uint32_t version, struct state *state)
 {
     struct str name = wire_read_text(reader);
     uint32_t dimension = wire_read_u32(reader);
     uint8_t distance = wire_read_byte(reader);
     uint64_t created_at = wire_read_u64(reader);
+    uint32_t replication_factor = version >= STATE_VERSION ? wire_read_u32(reader) : 0;
     uint32_t shard_count = wire_read_count(reader, SHARD_SIZE_MIN);
     if (shard_count == 0 || shard_count > STATE_SHARDS_PER_COLLECTION_MAX ||
-        distance >= DISTANCE_COUNT || state_collection(state, name) != NULL)
+        distance >= DISTANCE_COUNT || replication_factor > STATE_REPLICATION_FACTOR_MAX ||
+        state_collection(state, name) != NULL)
         reader->has_failed = true;
     if (reader->has_failed)
         return;
     struct shard *shards = mem_alloc(shard_count * sizeof(*shards));
     for (uint32_t i = 0; i < shard_count; i++)
-        decode_shard(reader, &shards[i]);
+        decode_shard(reader, version, &shards[i]);
     struct collection *collection = state_add_collection(state, name, shards, shard_count);
     collection->dimension = dimension;
     collection->distance = (enum distance)distance;
     collection->created_at = created_at;
+    collection->replication_factor = replication_factor;
 }
 
 static void decode_entries(struct wire_reader *reader, struct state *state)
@@ -155,9 +174,9 @@ enum status state_decode(struct span bytes, struct error *error, struct state *s
 {
     struct wire_reader reader = {bytes, false};
     uint32_t version = wire_read_u32(&reader);
-    if (version != STATE_VERSION)
-        return error_set(error, STATUS_CORRUPT, "state version %u, this program knows %d", version,
-                         STATE_VERSION);
+    if (version < STATE_VERSION_OF_ONE_REPLICA || version > STATE_VERSION)
+        return error_set(error, STATUS_CORRUPT, "state version %u, this program knows up to %d",
+                         version, STATE_VERSION);
     state->index = wire_read_u64(&reader);
     state->map_index = wire_read_u64(&reader);
     state->lead_count = wire_read_u64(&reader);
@@ -167,7 +186,7 @@ enum status state_decode(struct span bytes, struct error *error, struct state *s
     decode_workers(&reader, state);
     uint32_t count = wire_read_count(&reader, COLLECTION_SIZE_MIN);
     for (uint32_t i = 0; i < count && !reader.has_failed; i++)
-        decode_collection(&reader, state);
+        decode_collection(&reader, version, state);
     decode_entries(&reader, state);
     if (reader.has_failed || reader.rest.len > 0)
         return error_set(error, STATUS_CORRUPT, "malformed near byte %zu",
@@ -176,6 +195,25 @@ enum status state_decode(struct span bytes, struct error *error, struct state *s
 }
 
 // --- Invariants
+
+static enum status check_replicas(const struct state *state, const struct shard *shard,
+                                  struct error *error)
+{
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
+        if (state_worker(state, shard->replica_ids[i]) == NULL)
+            return error_set(error, STATUS_CORRUPT,
+                             "shard %u lies on worker %" PRIu64 ", which is not there", shard->id,
+                             shard->replica_ids[i]);
+        for (uint32_t j = 0; j < i; j++) {
+            if (shard->replica_ids[i] == shard->replica_ids[j])
+                return error_set(error, STATUS_CORRUPT, "shard %u lies twice on worker %" PRIu64,
+                                 shard->id, shard->replica_ids[i]);
+        }
+    }
+    if (shard_voter_count(shard) == 0)
+        return error_set(error, STATUS_CORRUPT, "shard %u has no voter", shard->id);
+    return STATUS_OK;
+}
 
 static enum status check_collection(const struct state *state, const struct collection *collection,
                                     struct error *error)
@@ -191,16 +229,7 @@ static enum status check_collection(const struct state *state, const struct coll
         next = shard->range_end + 1;
         if (shard->id == 0 || shard->id >= state->next_shard_id)
             return error_set(error, STATUS_CORRUPT, "shard %u was never made", shard->id);
-        bool has_leader = false;
-        for (uint32_t j = 0; j < shard->replica_count; j++) {
-            has_leader = has_leader || shard->replica_ids[j] == shard->leader_id;
-            if (state_worker(state, shard->replica_ids[j]) == NULL)
-                return error_set(error, STATUS_CORRUPT,
-                                 "shard %u lies on worker %" PRIu64 ", which is not there",
-                                 shard->id, shard->replica_ids[j]);
-        }
-        if (!has_leader)
-            return error_set(error, STATUS_CORRUPT, "shard %u is led by no replica", shard->id);
+        TRY(check_replicas(state, shard, error));
     }
     return STATUS_OK;
 }

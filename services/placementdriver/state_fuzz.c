@@ -10,18 +10,34 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+// What is written is read again, and is then written as the same bytes.
+static void check_bytes(const struct state *state)
+{
+    struct state copy;
+    struct error error;
+    struct buf first;
+    struct buf second;
+    buf_init(&first, SIZE_MAX);
+    buf_init(&second, SIZE_MAX);
+    state_init(&copy);
+    state_encode(state, &first);
+    if (state_decode(buf_span(&first), &error, &copy) != STATUS_OK)
+        abort();
+    state_encode(&copy, &second);
+    if (!str_equal(buf_str(&first), buf_str(&second)))
+        abort();
+    state_deinit(&copy);
+    buf_deinit(&first);
+    buf_deinit(&second);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct state state;
     struct error error;
     state_init(&state);
     if (state_decode((struct span){data, size}, &error, &state) == STATUS_OK) {
-        struct buf bytes;
-        buf_init(&bytes, SIZE_MAX);
-        state_encode(&state, &bytes);
-        if (bytes.len != size)
-            abort();
-        buf_deinit(&bytes);
+        check_bytes(&state);
     }
     state_deinit(&state);
 

@@ -15,5 +15,7 @@ void state_remove_worker(struct state *state, uint64_t id);
 struct collection *state_add_collection(struct state *state, struct str name, struct shard *shards,
                                         uint32_t shard_count);
 void state_remove_collection(struct state *state, struct collection *collection);
+// Change the number of replicas that the workers of this shard hold.
+void state_count_replicas(struct state *state, const struct shard *shard, bool is_new);
 void state_put_entry(struct state *state, struct str key, struct str value, uint64_t version);
 void state_remove_entry(struct state *state, struct str key);

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "placementdriver/command.h"
+#include "placementdriver/wire.h"
 #include "testing/test.h"
 
 static struct answer apply(struct state *state, const struct command *command)
@@ -139,6 +140,209 @@ TEST(a_worker_with_shards_stays)
     state_deinit(&state);
 }
 
+// --- Replicas
+
+static void add_placed_worker(struct state *state, const char *name, const char *zone,
+                              const char *rack, const char *capabilities)
+{
+    struct command command = {.kind = COMMAND_REGISTER_WORKER, .now = 100};
+    command.profile.identity = str_from_cstr(name);
+    command.profile.grpc_address = str_from_cstr(name);
+    command.profile.zone = str_from_cstr(zone);
+    command.profile.rack = str_from_cstr(rack);
+    command.profile.capabilities = str_from_cstr(capabilities);
+    CHECK_OK(apply(state, &command).status);
+}
+
+static struct answer create_replicated(struct state *state, const char *name, uint32_t shard_count,
+                                       uint32_t replication_factor)
+{
+    uint64_t ids[64];
+    struct command command = {.kind = COMMAND_CREATE_COLLECTION,
+                              .now = 200,
+                              .name = str_from_cstr(name),
+                              .dimension = 8,
+                              .shard_count = shard_count,
+                              .replication_factor = replication_factor,
+                              .candidate_ids = ids};
+    for (uint32_t i = 0; i < state->worker_count && i < 64; i++)
+        ids[command.candidate_count++] = state->workers[i]->id;
+    return apply(state, &command);
+}
+
+TEST(replicas_are_spread_over_zones_then_racks)
+{
+    struct state state;
+    struct error error;
+    state_init(&state);
+    // Six in zone a, two of them in one rack; two in b; one in c; one that only searches in d.
+    const char *const places[][3] = {
+        {"w1", "a", "r1"}, {"w2", "a", "r1"}, {"w3", "a", "r2"},
+        {"w4", "a", "r3"}, {"w5", "a", "r4"}, {"w6", "a", "r5"},
+        {"w7", "b", "r1"}, {"w8", "b", "r2"}, {"w9", "c", "r1"},
+    };
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        add_placed_worker(&state, places[i][0], places[i][1], places[i][2], "");
+    add_placed_worker(&state, "w10", "d", "", "x,search-only");
+    CHECK_OK(create_replicated(&state, "three", 18, 3).status);
+    CHECK_OK(create_replicated(&state, "five", 18, 5).status);
+    CHECK_OK(state_check(&state, &error));
+    const struct collection *three = state_collection(&state, STR("three"));
+    CHECK_EQ_U64(three->replication_factor, 3);
+    for (uint32_t i = 0; i < three->shard_count; i++) {
+        const struct shard *shard = &three->shards[i];
+        CHECK_EQ_U64(shard->replica_count, 3);
+        for (uint32_t k = 0; k < 3; k++) {
+            for (uint32_t j = 0; j < k; j++)
+                CHECK(!str_equal(state_worker(&state, shard->replica_ids[k])->profile.zone,
+                                 state_worker(&state, shard->replica_ids[j])->profile.zone));
+        }
+    }
+    const struct collection *five = state_collection(&state, STR("five"));
+    for (uint32_t i = 0; i < five->shard_count; i++)
+        CHECK(!shard_has_replica(&five->shards[i], 1) || !shard_has_replica(&five->shards[i], 2));
+    for (uint32_t i = 0; i < 9; i++)
+        CHECK_EQ_U64(state.workers[i]->first_count, 4);
+    CHECK_EQ_U64(state_worker(&state, 10)->shard_count, 0);
+
+    // More copies than workers: as many as there are. The wish is kept.
+    CHECK_OK(create_replicated(&state, "seven", 1, 7).status);
+    CHECK_EQ_U64(state_collection(&state, STR("seven"))->shards[0].replica_count, 7);
+    struct command none = {.kind = COMMAND_CREATE_COLLECTION, .name = STR("none"), .dimension = 1};
+    const uint64_t searcher = 10;
+    none.candidate_ids = &searcher;
+    none.candidate_count = 1;
+    CHECK_STATUS(apply(&state, &none).status, STATUS_UNAVAILABLE);
+    state_deinit(&state);
+}
+
+static struct answer set_replicas(struct state *state, uint64_t epoch,
+                                  const struct replica_change *replicas, uint32_t count)
+{
+    return apply(state, &(struct command){.kind = COMMAND_SET_REPLICAS,
+                                          .name = STR("docs"),
+                                          .shard_id = 1,
+                                          .expected_epoch = epoch,
+                                          .replicas = replicas,
+                                          .replica_count = count});
+}
+
+TEST(replicas_change_one_at_a_time)
+{
+    struct state state;
+    struct error error;
+    state_init(&state);
+    const char *const names[] = {"w1", "w2", "w3", "w4"};
+    for (size_t i = 0; i < 4; i++)
+        add_placed_worker(&state, names[i], "", "", "");
+    add_placed_worker(&state, "w5", "", "", "search-only");
+    CHECK_OK(create_replicated(&state, "docs", 1, 2).status);
+    const struct shard *shard = &state_collection(&state, STR("docs"))->shards[0];
+    CHECK(shard->replica_ids[0] == 1 && shard->replica_ids[1] == 2);
+
+    struct replica_change wanted[] = {{1, REPLICA_VOTER},
+                                      {2, REPLICA_VOTER},
+                                      {3, REPLICA_VOTER},
+                                      {4, REPLICA_VOTER},
+                                      {5, REPLICA_VOTER}};
+    CHECK_STATUS(set_replicas(&state, 9, wanted, 3).status, STATUS_ABORTED);
+    CHECK_STATUS(set_replicas(&state, 1, wanted, 2).status, STATUS_INVALID);     // no change
+    CHECK_STATUS(set_replicas(&state, 1, wanted, 4).status, STATUS_INVALID);     // two changes
+    CHECK_STATUS(set_replicas(&state, 1, wanted + 1, 2).status, STATUS_INVALID); // 1 to 3
+    CHECK_STATUS(set_replicas(&state, 1, wanted, 0).status, STATUS_INVALID);
+    CHECK_OK(set_replicas(&state, 1, wanted, 3).status);
+    CHECK(shard->epoch == 2 && shard->replica_count == 3);
+    CHECK_EQ_U64(state_worker(&state, 3)->shard_count, 1);
+    CHECK_OK(set_replicas(&state, 2, wanted + 1, 2).status); // 1 leaves
+    CHECK_EQ_U64(state_worker(&state, 1)->shard_count, 0);
+    CHECK_EQ_U64(state_worker(&state, 2)->first_count, 1);
+    CHECK_OK(with_worker(&state, COMMAND_REMOVE_WORKER, 1).status);
+    CHECK_STATUS(set_replicas(&state, 3, wanted, 3).status, STATUS_NOT_FOUND);
+
+    struct answer answer = with_worker(&state, COMMAND_REMOVE_WORKER, 3);
+    CHECK_STATUS(answer.status, STATUS_PRECONDITION);
+    CHECK_CONTAINS(str_from_cstr(answer.error.text), STR("drain it first"));
+    CHECK_OK(with_worker(&state, COMMAND_DRAIN_WORKER, 4).status);
+    CHECK_STATUS(set_replicas(&state, 3, wanted + 1, 3).status, STATUS_PRECONDITION);
+    struct replica_change searched[] = {
+        {2, REPLICA_VOTER}, {3, REPLICA_VOTER}, {5, REPLICA_VOTER}, {5, REPLICA_LEARNER}};
+    CHECK_STATUS(set_replicas(&state, 3, searched, 3).status, STATUS_PRECONDITION);
+    searched[2].role = REPLICA_LEARNER;
+    CHECK_STATUS(set_replicas(&state, 3, searched, 4).status, STATUS_INVALID); // twice
+    CHECK_OK(set_replicas(&state, 3, searched, 3).status);
+    CHECK_EQ_U64(shard_voter_count(shard), 2);
+    searched[1].role = REPLICA_LEARNER;
+    CHECK_OK(set_replicas(&state, 4, searched, 3).status);
+    searched[0].role = REPLICA_LEARNER;
+    CHECK_STATUS(set_replicas(&state, 5, searched, 3).status, STATUS_INVALID); // nobody votes
+    CHECK_OK(state_check(&state, &error));
+    state_deinit(&state);
+}
+
+TEST(bytes_from_before_there_were_replicas)
+{
+    struct state state;
+    struct error error = {{0}};
+    struct buf bytes;
+    struct worker_profile profile = {.identity = STR("a"), .grpc_address = STR("a:1")};
+    state_init(&state);
+    buf_init(&bytes, SIZE_MAX);
+    buf_append_u32(&bytes, 1); // version
+    buf_append_u64(&bytes, 8);
+    buf_append_u64(&bytes, 7);
+    buf_append_u64(&bytes, 1);
+    wire_append_text(&bytes, STR("incarnation"));
+    buf_append_u64(&bytes, 5); // the next worker
+    buf_append_u32(&bytes, 4); // the next shard
+    buf_append_u32(&bytes, 1); // workers
+    buf_append_u64(&bytes, 4);
+    buf_append_byte(&bytes, WORKER_READY);
+    buf_append_u64(&bytes, 100);
+    worker_profile_encode(&profile, &bytes);
+    buf_append_u32(&bytes, 1); // collections
+    wire_append_text(&bytes, STR("docs"));
+    buf_append_u32(&bytes, 8);
+    buf_append_byte(&bytes, DISTANCE_DOT);
+    buf_append_u64(&bytes, 200);
+    buf_append_u32(&bytes, 1); // shards
+    buf_append_u32(&bytes, 3);
+    buf_append_u64(&bytes, 0);
+    buf_append_u64(&bytes, UINT64_MAX);
+    buf_append_u64(&bytes, 6); // epoch
+    buf_append_u64(&bytes, 4); // who leads
+    buf_append_u32(&bytes, 1);
+    buf_append_u64(&bytes, 4);
+    buf_append_u32(&bytes, 0); // entries
+    if (!CHECK_OK(state_decode(buf_span(&bytes), &error, &state)))
+        printf("%s\n", error.text);
+    const struct collection *docs = state_collection(&state, STR("docs"));
+    CHECK(docs != NULL && docs->replication_factor == 0);
+    if (docs != NULL) {
+        const struct shard *shard = collection_shard(docs, 3);
+        CHECK(shard != NULL && shard->epoch == 6 && shard_voter_count(shard) == 1);
+    }
+    CHECK_EQ_U64(state_worker(&state, 4)->first_count, 1);
+
+    // A create of then: one replica.
+    struct answer answer;
+    buf_clear(&bytes);
+    buf_append_byte(&bytes, 1);
+    buf_append_byte(&bytes, COMMAND_CREATE_COLLECTION);
+    wire_append_text(&bytes, STR("more"));
+    buf_append_u32(&bytes, 8);
+    buf_append_byte(&bytes, DISTANCE_DOT);
+    buf_append_u64(&bytes, 200);
+    buf_append_u32(&bytes, 2); // shards
+    buf_append_u32(&bytes, 1); // candidates
+    buf_append_u64(&bytes, 4);
+    CHECK_OK(state_apply(&state, 9, buf_span(&bytes), &answer));
+    CHECK_OK(answer.status);
+    const struct collection *more = state_collection(&state, STR("more"));
+    CHECK(more != NULL && more->shard_count == 2 && more->shards[1].replica_count == 1);
+    buf_deinit(&bytes);
+    state_deinit(&state);
+}
+
 TEST(entries_change_by_version)
 {
     struct state state;
@@ -182,6 +386,7 @@ struct random_command {
     char texts[4][24];
     uint64_t ids[8];
     struct entry_change changes[3];
+    struct replica_change replicas[STATE_REPLICA_COUNT_MAX];
 };
 
 static void random_create(struct random_command *random, struct rng *rng)
@@ -191,6 +396,7 @@ static void random_create(struct random_command *random, struct rng *rng)
     command->dimension = (uint32_t)rng_below(rng, 1000) + 1;
     command->distance = (enum distance)rng_below(rng, DISTANCE_COUNT);
     command->shard_count = (uint32_t)rng_below(rng, 20);
+    command->replication_factor = (uint32_t)rng_below(rng, STATE_REPLICATION_FACTOR_MAX + 1);
     command->candidate_ids = random->ids;
     uint64_t id = 0;
     while (command->candidate_count < 8 && rng_below(rng, 5) > 0) {
@@ -214,11 +420,36 @@ static void random_put(struct random_command *random, const struct state *state,
     }
 }
 
+// What there is with one change, or nearly so.
+static void random_replicas(struct random_command *random, const struct state *state,
+                            struct rng *rng)
+{
+    struct command *command = &random->command;
+    command->name = numbered(random->texts[0], 24, "c", rng_below(rng, 30));
+    command->replicas = random->replicas;
+    const struct collection *collection = state_collection(state, command->name);
+    if (collection == NULL)
+        return;
+    const struct shard *shard = &collection->shards[rng_below(rng, collection->shard_count)];
+    command->shard_id = shard->id;
+    command->expected_epoch = shard->epoch + (rng_below(rng, 10) == 0);
+    uint64_t skipped = rng_below(rng, 2 * shard->replica_count);
+    for (uint32_t i = 0; i < shard->replica_count; i++) {
+        enum replica_role role = rng_below(rng, 20) > 0 ? shard->roles[i] : REPLICA_LEARNER;
+        if (i != skipped)
+            random->replicas[command->replica_count++] =
+                (struct replica_change){shard->replica_ids[i], role};
+    }
+    if (command->replica_count < STATE_REPLICA_COUNT_MAX && rng_below(rng, 2) == 0)
+        random->replicas[command->replica_count++] = (struct replica_change){
+            rng_below(rng, 12), rng_below(rng, 2) == 0 ? REPLICA_VOTER : REPLICA_LEARNER};
+}
+
 static void random_make(struct random_command *random, const struct state *state, struct rng *rng)
 {
     *random = (struct random_command){0};
     struct command *command = &random->command;
-    command->kind = (enum command_kind)(rng_below(rng, COMMAND_PUT_ENTRIES) + 1);
+    command->kind = (enum command_kind)(rng_below(rng, COMMAND_SET_REPLICAS) + 1);
     command->now = rng_below(rng, 1000000);
     command->worker_id = rng_below(rng, 30);
     switch (command->kind) {
@@ -229,7 +460,7 @@ static void random_make(struct random_command *random, const struct state *state
         if (rng_below(rng, 4) > 0)
             command->profile.identity = numbered(random->texts[0], 24, "w", rng_below(rng, 12));
         command->profile.grpc_address = numbered(random->texts[1], 24, "a:", rng_below(rng, 12));
-        command->profile.capabilities = STR("x,y");
+        command->profile.capabilities = rng_below(rng, 4) > 0 ? STR("x,y") : STR("search-only");
         command->profile.memory_bytes = rng_u64(rng);
         break;
     case COMMAND_CREATE_COLLECTION:
@@ -240,6 +471,9 @@ static void random_make(struct random_command *random, const struct state *state
         break;
     case COMMAND_PUT_ENTRIES:
         random_put(random, state, rng);
+        break;
+    case COMMAND_SET_REPLICAS:
+        random_replicas(random, state, rng);
         break;
     case COMMAND_DRAIN_WORKER:
         if (rng_below(rng, 4) > 0)
