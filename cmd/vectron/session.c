@@ -12,6 +12,7 @@
 #include "api/auth.pb-c.h"
 #include "api/client.h"
 #include "api/json.h"
+#include "api/placementdriver.pb-c.h"
 #include "api/vectron.pb-c.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -158,6 +159,44 @@ enum status session_call_identity(struct session *session, struct str proof, con
                         },
                         (struct metadata){STR("vectron-identity"), proof}, session->arena,
                         out_response);
+}
+
+static enum status call_placement_driver(struct session *session, struct str address,
+                                         struct str proof, const char *method,
+                                         const ProtobufCMessage *request,
+                                         const ProtobufCMessage **out_response)
+{
+    struct channel *channel = NULL;
+    TRY(channel_create(session->net,
+                       &(struct channel_options){.address = address,
+                                                 .message_size_max = LIMIT_REQUEST_SIZE_GATEWAY},
+                       &session->error, &channel));
+    enum status status = session_call(
+        session,
+        &(struct client_request){
+            .channel = channel,
+            .service = &vectron__placementdriver__v1__cluster_service__descriptor,
+            .method = method,
+            .message = request,
+        },
+        (struct metadata){STR("vectron-internal"), proof}, session->arena, out_response);
+    channel_destroy(channel);
+    return status;
+}
+
+enum status session_call_cluster(struct session *session, struct str proof, const char *method,
+                                 const ProtobufCMessage *request,
+                                 const ProtobufCMessage **out_response)
+{
+    struct str rest = config_str(session->config, "pd-addrs");
+    enum status status = error_set(&session->error, STATUS_INVALID, "pd-addrs is empty");
+    while (rest.len > 0) {
+        struct str address = str_trim(str_cut(&rest, ','));
+        status = call_placement_driver(session, address, proof, method, request, out_response);
+        if (status != STATUS_UNAVAILABLE && status != STATUS_NOT_LEADER)
+            return status;
+    }
+    return status;
 }
 
 struct str session_word(const struct session *session, uint32_t index)

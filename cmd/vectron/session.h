@@ -49,6 +49,12 @@ enum status session_call_identity(struct session *session, struct str proof, con
                                   const ProtobufCMessage *request,
                                   const ProtobufCMessage **out_response);
 
+// A call of the placement driver, with proof of the cluster's secret; the verb has the setting
+// pd-addrs, and the first of these that leads answers.
+enum status session_call_cluster(struct session *session, struct str proof, const char *method,
+                                 const ProtobufCMessage *request,
+                                 const ProtobufCMessage **out_response);
+
 // Words behind the verb.
 struct str session_word(const struct session *session, uint32_t index);
 char *session_word_cstr(const struct session *session, uint32_t index);

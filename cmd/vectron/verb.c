@@ -23,7 +23,10 @@ const struct verb *verb_at(uint32_t index)
     if (index < 2)
         return index == 0 ? &import_verb : &export_verb;
     index -= 2;
-    return index < admin_verb_count ? &admin_verbs[index] : NULL;
+    if (index < admin_verb_count)
+        return &admin_verbs[index];
+    index -= admin_verb_count;
+    return index < cluster_verb_count ? &cluster_verbs[index] : NULL;
 }
 
 static void print_usage(FILE *file)

@@ -24,6 +24,8 @@ extern const struct verb account_verbs[];
 extern const uint32_t account_verb_count;
 extern const struct verb admin_verbs[];
 extern const uint32_t admin_verb_count;
+extern const struct verb cluster_verbs[];
+extern const uint32_t cluster_verb_count;
 extern const struct verb collection_verbs[];
 extern const uint32_t collection_verb_count;
 extern const struct verb point_verbs[];

@@ -70,6 +70,7 @@ static void fill_shard(const struct driver *driver, const struct shard *shard, s
     out->range_end = shard->range_end;
     out->epoch = shard->epoch;
     out->leader_id = driver_shard_leader(driver, shard);
+    out->wanted_leader_id = schedule_wanted_leader(driver, shard->id);
     if (out->leader_id == 0) // nobody was elected yet: then the first, so that leads are spread
         out->wanted_leader_id = shard->replica_ids[0];
     out->n_replicas = shard->replica_count;

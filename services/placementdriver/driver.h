@@ -11,6 +11,7 @@
 #include "placementdriver/command.h"
 #include "placementdriver/placementdriver.h"
 #include "placementdriver/presence.h"
+#include "placementdriver/schedule.h"
 #include "placementdriver/state.h"
 #include "replica/replica.h"
 #include "server/secret.h"
@@ -31,12 +32,13 @@ struct driver {
     struct rpc_router *router;
     struct server *server;
     uint32_t default_shard_count; // 0: as many as there are workers
-    uint32_t replication_factor;
-    char address[280]; // where others reach it
+    uint32_t replication_factor;  // 0: shards are no groups, and none moves
+    char address[280];            // where others reach it
 
     pthread_mutex_t lock; // of all below
     struct state state;
     struct presence presence;
+    struct schedule schedule;
     uint64_t map_change_count; // since our start
     struct map_watcher *watchers;
     bool is_draining;

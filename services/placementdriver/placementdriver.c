@@ -16,7 +16,7 @@
 // The placement driver: settings, the log that is opened, the listener, the clock that sees who has
 // fallen silent, start and end.
 
-enum { ADDRESS_SIZE = 128, INCARNATION_SIZE = 16, TICK_MS = 500 };
+enum { ADDRESS_SIZE = 128, INCARNATION_SIZE = 16, TICK_MS = 500, LOST_SECONDS_MAX = 86400 };
 
 static const struct setting settings[] = {
     {"grpc-addr", NULL, SETTING_STR, false, "localhost:6001", "where the others reach it"},
@@ -31,6 +31,8 @@ static const struct setting settings[] = {
      "shards of a new collection; 0: as many as there are workers, 8 at most"},
     {"replication-factor", "VECTRON_REPLICATION_FACTOR", SETTING_U64, false, "3",
      "copies of each shard; this version keeps one"},
+    {"worker-lost-seconds", "VECTRON_WORKER_LOST_SECONDS", SETTING_U64, false, "30",
+     "how long a worker may be silent before its replicas are made anew elsewhere"},
     CLUSTER_SETTINGS,
 };
 
@@ -57,6 +59,8 @@ static const struct rpc_method placement_methods[] = {
 static const struct rpc_method cluster_methods[] = {
     {.name = "WatchMap", .handler = map_watch, .is_internal = true, .is_stream = true},
     {.name = "GetMap", .handler = map_read, .is_internal = true},
+    {.name = "ExplainShard", .handler = shard_explain, .is_internal = true},
+    {.name = "ListShardSteps", .handler = steps_list, .is_internal = true},
 };
 
 static const struct rpc_method state_methods[] = {
@@ -77,6 +81,7 @@ static void tick(struct timer *timer)
     if (presence_tick(&driver->presence, clock_monotonic_ns()))
         map_has_changed(driver);
     pthread_mutex_unlock(&driver->lock);
+    schedule_tick(driver);
     timer_start(timer, TICK_MS * NS_PER_MS);
 }
 
@@ -155,6 +160,7 @@ static enum status read_settings(struct driver *driver, const struct config *con
 {
     uint64_t shard_count = config_u64(config, "default-shards");
     uint64_t copies = config_u64(config, "replication-factor");
+    uint64_t lost_seconds = config_u64(config, "worker-lost-seconds");
     TRY(secrets_load(config, error, &driver->secrets));
     TRY(check_address(driver, config, "grpc-addr", error));
     TRY(check_address(driver, config, "raft-addr", error));
@@ -165,7 +171,12 @@ static enum status read_settings(struct driver *driver, const struct config *con
     if (copies < 1 || copies > STATE_REPLICATION_FACTOR_MAX)
         return error_set(error, STATUS_INVALID, "replication-factor is %llu; it must be 1 to %d",
                          (unsigned long long)copies, STATE_REPLICATION_FACTOR_MAX);
+    if (lost_seconds < PRESENCE_HEALTHY_SECONDS || lost_seconds > LOST_SECONDS_MAX)
+        return error_set(error, STATUS_INVALID, "worker-lost-seconds is %llu; it must be %d to %d",
+                         (unsigned long long)lost_seconds, PRESENCE_HEALTHY_SECONDS,
+                         LOST_SECONDS_MAX);
     driver->default_shard_count = (uint32_t)shard_count;
+    driver->schedule.lost_ns = lost_seconds * NS_PER_SECOND;
     driver->replication_factor = STATE_REPLICATED_SHARDS ? (uint32_t)copies : 0;
     return STATUS_OK;
 }

@@ -292,6 +292,142 @@ TEST(workers_come_and_go)
     close_fixture(&f);
 }
 
+// --- Replicas
+
+// What a worker says whose shard is a group.
+struct group {
+    uint64_t leader_id;
+    uint64_t term;
+    uint64_t members[3];
+    size_t member_count;
+};
+
+static void say_group(struct fixture *f, const char *worker, uint64_t shard_id, struct group group)
+{
+    PD(HeartbeatRequest) request = PD_INIT(HEARTBEAT_REQUEST);
+    PD(ShardLeaderInfo) leader = PD_INIT(SHARD_LEADER_INFO);
+    PD(ShardMembershipInfo) membership = PD_INIT(SHARD_MEMBERSHIP_INFO);
+    PD(ShardLeaderInfo) * leaders[] = {&leader};
+    PD(ShardMembershipInfo) * memberships[] = {&membership};
+    const ProtobufCMessage *answer = NULL;
+    request.worker_id = text(f, worker);
+    request.running_shards = &shard_id;
+    request.n_running_shards = 1;
+    leader.shard_id = shard_id;
+    leader.leader_id = group.leader_id;
+    leader.term = group.term;
+    request.shard_leader_info = leaders;
+    request.n_shard_leader_info = 1;
+    membership.shard_id = shard_id;
+    membership.node_ids = group.members;
+    membership.n_node_ids = group.member_count;
+    request.shard_membership = memberships;
+    request.n_shard_membership = 1;
+    CHECK_OK(ask(f, "Heartbeat", &request.base, &answer));
+    CHECK(answer != NULL && AS(HeartbeatResponse, answer)->ok);
+}
+
+static const PD(MapShard) * first_shard(struct fixture *f)
+{
+    PD(GetMapRequest) request = PD_INIT(GET_MAP_REQUEST);
+    const ProtobufCMessage *answer = NULL;
+    CHECK_OK(ask_service(f, &vectron__placementdriver__v1__cluster_service__descriptor, "GetMap",
+                         &request.base, &answer));
+    if (answer == NULL || AS(ClusterMap, answer)->n_collections != 1)
+        return NULL;
+    return AS(ClusterMap, answer)->collections[0]->shards[0];
+}
+
+static void check_explained(struct fixture *f, uint32_t shard_id, const char *sentence)
+{
+    PD(ExplainShardRequest) request = PD_INIT(EXPLAIN_SHARD_REQUEST);
+    const ProtobufCMessage *answer = NULL;
+    request.shard_id = shard_id;
+    CHECK_OK(ask_service(f, &vectron__placementdriver__v1__cluster_service__descriptor,
+                         "ExplainShard", &request.base, &answer));
+    if (answer != NULL)
+        CHECK_CONTAINS(str_from_cstr(AS(ExplainShardResponse, answer)->text),
+                       str_from_cstr(sentence));
+}
+
+// Until the schedulers have made the shard have as many replicas, or want that leader.
+static const PD(MapShard) *
+    wait_for_shard(struct fixture *f, size_t replica_count, uint64_t wanted_leader_id)
+{
+    const PD(MapShard) *shard = NULL;
+    for (int i = 0; i < SECONDS_MAX * 20; i++) {
+        shard = first_shard(f);
+        if (shard == NULL ||
+            (shard->n_replicas == replica_count && shard->wanted_leader_id == wanted_leader_id))
+            return shard;
+        nanosleep(&(struct timespec){.tv_nsec = 50 * 1000 * 1000}, NULL);
+    }
+    CHECK_EQ_U64(shard->n_replicas, replica_count);
+    CHECK_EQ_U64(shard->wanted_leader_id, wanted_leader_id);
+    return shard;
+}
+
+static void drain_worker(struct fixture *f, const char *id)
+{
+    PD(DrainWorkerRequest) drain = PD_INIT(DRAIN_WORKER_REQUEST);
+    const ProtobufCMessage *answer = NULL;
+    drain.worker_id = text(f, id);
+    CHECK_OK(ask(f, "DrainWorker", &drain.base, &answer));
+}
+
+TEST(a_drained_worker_hands_over_its_lead_and_its_replicas)
+{
+    struct fixture f;
+    const char *id = NULL;
+    const ProtobufCMessage *answer = NULL;
+    PD(RebalanceRequest) rebalance = PD_INIT(REBALANCE_REQUEST);
+    PD(RemoveWorkerRequest) removal = PD_INIT(REMOVE_WORKER_REQUEST);
+    open_fixture(&f);
+    start(&f, (const char *const[][2]){{"default-shards", "1"}, {NULL, NULL}});
+    REQUIRE(f.driver != NULL);
+    REQUIRE_OK(ask(&f, "Rebalance", &rebalance.base, &answer));
+    CHECK_EQ_U64(AS(RebalanceResponse, answer)->started, STATE_REPLICATED_SHARDS);
+    pthread_mutex_lock(&f.driver->lock);
+    f.driver->replication_factor = 2; // as if workers ran groups
+    pthread_mutex_unlock(&f.driver->lock);
+    for (int i = 1; i <= 3; i++) {
+        char address[32];
+        (void)snprintf(address, sizeof(address), "127.0.0.1:700%d", i);
+        REQUIRE_OK(register_worker(&f, address, &id));
+    }
+    REQUIRE_OK(create(&f, "c", 2, ""));
+    const PD(MapShard) *shard = first_shard(&f);
+    REQUIRE(shard != NULL && shard->n_replicas == 2);
+    CHECK(shard->replicas[0] == 1 && shard->replicas[1] == 2);
+    CHECK(shard->leader_id == 0 && shard->wanted_leader_id == 1 && shard->epoch == 1);
+    uint32_t shard_id = shard->shard_id;
+    check_explained(&f, shard_id, "no worker says that it leads");
+
+    // The higher term is right, whoever says it.
+    say_group(&f, "1", shard_id, (struct group){1, 5, {1, 2}, 2});
+    say_group(&f, "2", shard_id, (struct group){2, 4, {2}, 1});
+    shard = first_shard(&f);
+    REQUIRE(shard != NULL);
+    CHECK(shard->leader_id == 1 && shard->wanted_leader_id == 0);
+    check_explained(&f, shard_id, "worker 1 leads. nothing is to be done.");
+
+    drain_worker(&f, "1");
+    (void)wait_for_shard(&f, 2, 2); // the lead first
+    say_group(&f, "2", shard_id, (struct group){2, 6, {1, 2}, 2});
+    shard = wait_for_shard(&f, 3, 0);
+    CHECK(shard->leader_id == 2 && shard->replicas[2] == 3 && shard->epoch == 2);
+    check_explained(&f, shard_id, "the leader has not made a voter yet of worker 3.");
+    removal.worker_id = text(&f, "1");
+    CHECK_STATUS(ask(&f, "RemoveWorker", &removal.base, &answer), STATUS_PRECONDITION);
+    say_group(&f, "2", shard_id, (struct group){2, 6, {1, 2, 3}, 3});
+    shard = wait_for_shard(&f, 2, 0);
+    CHECK(shard->replicas[0] == 2 && shard->replicas[1] == 3 && shard->epoch == 3);
+    CHECK_OK(ask(&f, "RemoveWorker", &removal.base, &answer));
+    REQUIRE_OK(ask(&f, "Rebalance", &rebalance.base, &answer));
+    CHECK(AS(RebalanceResponse, answer)->started);
+    close_fixture(&f);
+}
+
 TEST(rerankers_are_known_while_they_are_heard_of)
 {
     struct fixture f;

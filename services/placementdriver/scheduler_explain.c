@@ -61,7 +61,7 @@ static bool is_wanted_voter(const struct shard_look *look, uint64_t worker_id)
 static void say_changes(const struct shard_look *look, struct buf *out)
 {
     uint32_t coming = look->voters & ~look->members;
-    if (coming > 0) {
+    if (coming > 0 && look->view->member_count > 0) {
         buf_append_cstr(out, " the leader has not made a voter yet of ");
         say_workers(look, coming, out);
         buf_append_byte(out, '.');

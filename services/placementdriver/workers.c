@@ -294,12 +294,20 @@ void worker_remove(struct rpc *rpc, void *context)
 
 // --- The cluster as a whole
 
+static void rebalance(struct driver *driver, struct rpc *rpc)
+{
+    PD(RebalanceResponse) response = PD_INIT(REBALANCE_RESPONSE);
+    pthread_mutex_lock(&driver->lock);
+    // A shard that is no group has one copy, and moving it would take it away while it moves.
+    response.started = driver->replication_factor > 0;
+    driver->schedule.is_eager = response.started;
+    pthread_mutex_unlock(&driver->lock);
+    rpc_reply(rpc, &response.base);
+}
+
 void workers_rebalance(struct rpc *rpc, void *context)
 {
-    (void)context;
-    // A shard has one copy, and moving it would take it away while it moves.
-    PD(RebalanceResponse) response = PD_INIT(REBALANCE_RESPONSE);
-    rpc_reply(rpc, &response.base);
+    driver_read(context, rpc, rebalance);
 }
 
 void leader_get(struct rpc *rpc, void *context)
