@@ -5,7 +5,8 @@
 // What the parts of the scheduler share: scheduler.c decides, scheduler_plan.c counts, and
 // scheduler_explain.c says it in words.
 
-enum { NO_WORKER = UINT32_MAX, NO_REPLICA = UINT32_MAX };
+#define NO_WORKER  UINT32_MAX
+#define NO_REPLICA UINT32_MAX
 
 struct worker_plan {
     const struct view_worker *worker;
