@@ -8,6 +8,7 @@
 #include "apigateway/alerts.h"
 #include "apigateway/authenticate.h"
 #include "apigateway/collections.h"
+#include "apigateway/concurrency.h"
 #include "apigateway/feedback.h"
 #include "apigateway/forward.h"
 #include "apigateway/gateway.h"
@@ -16,6 +17,7 @@
 #include "apigateway/management.h"
 #include "apigateway/monitor.h"
 #include "apigateway/points.h"
+#include "apigateway/quota.h"
 #include "apigateway/rate_limit.h"
 #include "apigateway/search.h"
 #include "apigateway/stats.h"
@@ -61,6 +63,16 @@ static const struct setting settings[] = {
      "where feedback is kept"},
     {"rate-limit-rps", "RATE_LIMIT_RPS", SETTING_DOUBLE, false, "100",
      "requests per second and user; 0 or less: no limit"},
+    {"key-rate-limit-rps", "VECTRON_KEY_RATE_LIMIT_RPS", SETTING_DOUBLE, false, "0",
+     "requests per second and API key, besides; 0 or less: no limit"},
+    {"concurrent-requests", "VECTRON_CONCURRENT_REQUESTS", SETTING_U64, false, "4096",
+     "requests that a user may have under way at once; 0: no limit"},
+    {"free-points", "VECTRON_FREE_POINTS", SETTING_U64, false, "50000000",
+     "points that a user of the plan FREE may keep; 0: no limit"},
+    {"free-bytes", "VECTRON_FREE_BYTES", SETTING_U64, false, "549755813888",
+     "bytes on disk that these may take, replicas not counted; 0: no limit"},
+    {"paid-points", "VECTRON_PAID_POINTS", SETTING_U64, false, "0", "the same for PAID"},
+    {"paid-bytes", "VECTRON_PAID_BYTES", SETTING_U64, false, "0", "the same for PAID"},
     {"search-cache-enabled", "SEARCH_CACHE_ENABLED", SETTING_BOOL, false, "false",
      "reserved: searches see every acknowledged write, so no answer is cached"},
     {"rerank-enabled", "RERANK_ENABLED", SETTING_BOOL, false, "false",
@@ -214,11 +226,17 @@ static void answer_keys(struct rpc *rpc, void *context)
     call_reply(rpc_call(rpc), 200, STR("application/jwk-set+json"), str_span(keys));
 }
 
+static void finished(const struct rpc *rpc, enum status status, uint64_t elapsed_ns, void *context)
+{
+    stats_finished(rpc, status, elapsed_ns, context);
+    authentication_ended(rpc, context);
+}
+
 static void start_routers(struct gateway *gateway, const struct config *config)
 {
     struct rpc_router_options options = {
         .intercept = authenticate,
-        .finished = stats_finished,
+        .finished = finished,
         .context = gateway,
         .cors_origins = config_str(config, "cors-allowed-origins"),
     };
@@ -301,6 +319,30 @@ static enum status start_authority(struct gateway *gateway, struct error *error)
         error, &gateway->authority);
 }
 
+// With a burst of one second's worth.
+static struct rate_limit *start_rate_limit(double per_second)
+{
+    return per_second > 0 ? rate_limit_create(per_second, per_second > 1 ? per_second : 1) : NULL;
+}
+
+static void start_limits(struct gateway *gateway, const struct config *config)
+{
+    gateway->rate_limit_rps = config_double(config, "rate-limit-rps");
+    gateway->key_rate_limit_rps = config_double(config, "key-rate-limit-rps");
+    gateway->under_way_max = config_u64(config, "concurrent-requests");
+    gateway->requests = start_rate_limit(gateway->rate_limit_rps);
+    gateway->key_requests = start_rate_limit(gateway->key_rate_limit_rps);
+    gateway->misses = rate_limit_create(MISSES_PER_SECOND, MISSES_BURST);
+    // Nobody has so many that more would matter.
+    if (gateway->under_way_max > 0)
+        gateway->under_way = concurrency_create(
+            gateway->under_way_max < UINT32_MAX ? (uint32_t)gateway->under_way_max : UINT32_MAX);
+    gateway->quota = quota_create(&(struct quota_options){
+        .free_max = {config_u64(config, "free-points"), config_u64(config, "free-bytes")},
+        .paid_max = {config_u64(config, "paid-points"), config_u64(config, "paid-bytes")},
+    });
+}
+
 static enum status start_parts(struct gateway *gateway, const struct config *config,
                                struct error *error)
 {
@@ -310,13 +352,9 @@ static enum status start_parts(struct gateway *gateway, const struct config *con
     TRY(proxy_list_create(config_str(config, "trusted-proxies"), error, &gateway->trusted_proxies));
     TRY(start_tls(config, "grpc-tls-cert-file", "grpc-tls-key-file", error, &gateway->grpc_tls));
     TRY(start_tls(config, "http-tls-cert-file", "http-tls-key-file", error, &gateway->http_tls));
-    gateway->rate_limit_rps = config_double(config, "rate-limit-rps");
     gateway->reranks = config_bool(config, "rerank-enabled");
     gateway->rerank_timeout_ns = config_u64(config, "rerank-timeout-ms") * NS_PER_MS;
-    if (gateway->rate_limit_rps > 0)
-        gateway->requests = rate_limit_create(
-            gateway->rate_limit_rps, gateway->rate_limit_rps > 1 ? gateway->rate_limit_rps : 1);
-    gateway->misses = rate_limit_create(MISSES_PER_SECOND, MISSES_BURST);
+    start_limits(gateway, config);
     gateway->directory = directory_create(gateway->authority);
     gateway->feedback = feedback_create(config_str(config, "feedback-db-path"));
     gateway->alerts = alerts_create();
@@ -349,6 +387,9 @@ static void gateway_stop(void *service)
     directory_destroy(gateway->directory);
     rate_limit_destroy(gateway->misses);
     rate_limit_destroy(gateway->requests);
+    rate_limit_destroy(gateway->key_requests);
+    concurrency_destroy(gateway->under_way);
+    quota_destroy(gateway->quota);
     tls_destroy(gateway->http_tls);
     tls_destroy(gateway->grpc_tls);
     tls_destroy(gateway->auth_tls);

@@ -4,6 +4,7 @@
 
 #include "api/auth.pb-c.h"
 #include "api/client.h"
+#include "apigateway/concurrency.h"
 #include "apigateway/identity_watch.h"
 #include "apigateway/rate_limit.h"
 #include "base/clock.h"
@@ -81,27 +82,53 @@ static bool is_permitted(struct rpc *rpc, const struct caller *caller)
     return true;
 }
 
-static bool is_within_rate(struct rpc *rpc, const struct gateway *gateway,
-                           const struct caller *caller)
+static void fail_rate(struct rpc *rpc, double per_second, const char *whose, uint64_t wait_ns)
 {
-    uint64_t wait_ns = 0;
-    if (gateway->requests == NULL ||
-        rate_limit_take(gateway->requests, caller->user_id, clock_monotonic_ns(), &wait_ns))
-        return true;
     uint64_t seconds = (wait_ns + NS_PER_SECOND - 1) / NS_PER_SECOND;
     if (seconds == 0)
         seconds = 1;
     rpc_add_header(rpc, STR("retry-after"),
                    arena_format(rpc_arena(rpc), "%llu", (unsigned long long)seconds));
     rpc_fail(rpc, STATUS_EXHAUSTED,
-             "rate limit of %g requests per second and user reached: come back in %llu ms",
-             gateway->rate_limit_rps, (unsigned long long)(wait_ns / NS_PER_MS + 1));
+             "rate limit of %g requests per second and %s reached: come back in %llu ms",
+             per_second, whose, (unsigned long long)(wait_ns / NS_PER_MS + 1));
+}
+
+static bool is_within_rate(struct rpc *rpc, const struct gateway *gateway,
+                           const struct caller *caller)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t wait_ns = 0;
+    // The key first: what it may not do takes nothing from the user's other keys.
+    if (gateway->key_requests != NULL && caller->kind == TOKEN_SDK &&
+        !rate_limit_take(gateway->key_requests, caller->key_id, now_ns, &wait_ns)) {
+        fail_rate(rpc, gateway->key_rate_limit_rps, "API key", wait_ns);
+        return false;
+    }
+    if (gateway->requests != NULL &&
+        !rate_limit_take(gateway->requests, caller->user_id, now_ns, &wait_ns)) {
+        fail_rate(rpc, gateway->rate_limit_rps, "user", wait_ns);
+        return false;
+    }
+    return true;
+}
+
+static bool is_within_concurrency(struct rpc *rpc, const struct gateway *gateway,
+                                  const struct caller *caller)
+{
+    if (gateway->under_way == NULL || concurrency_take(gateway->under_way, caller->user_id))
+        return true;
+    rpc_add_header(rpc, STR("retry-after"), STR("1"));
+    rpc_fail(rpc, STATUS_EXHAUSTED,
+             "limit of %llu requests at once per user reached: come back when one has ended",
+             (unsigned long long)gateway->under_way_max);
     return false;
 }
 
 static void admit(struct rpc *rpc, struct gateway *gateway, const struct caller *caller)
 {
-    if (!is_permitted(rpc, caller) || !is_within_rate(rpc, gateway, caller))
+    if (!is_permitted(rpc, caller) || !is_within_rate(rpc, gateway, caller) ||
+        !is_within_concurrency(rpc, gateway, caller))
         return;
     struct caller *kept = arena_alloc(rpc_arena(rpc), sizeof(*kept));
     *kept = *caller;
@@ -190,6 +217,14 @@ void authenticate(struct rpc *rpc, void *context)
         look_up(rpc, gateway, &caller);
     else
         refuse(rpc, status, &error);
+}
+
+// Whoever was let in has left a caller behind.
+void authentication_ended(const struct rpc *rpc, const struct gateway *gateway)
+{
+    const struct caller *caller = authenticated_caller(rpc);
+    if (caller != NULL && gateway->under_way != NULL)
+        concurrency_give(gateway->under_way, caller->user_id);
 }
 
 bool authentication_still_holds(struct rpc *rpc, struct gateway *gateway)

@@ -27,8 +27,11 @@ struct gateway {
     struct tls *grpc_tls;
     struct tls *http_tls;
     struct proxy_list *trusted_proxies;
-    struct rate_limit *requests; // per user; NULL: no limit
-    struct rate_limit *misses;   // per user: refreshes of the map for names that it does not hold
+    struct rate_limit *requests;     // per user; NULL: no limit
+    struct rate_limit *key_requests; // per API key; NULL: no limit
+    struct concurrency *under_way;   // per user; NULL: no limit
+    struct quota *quota;
+    struct rate_limit *misses; // per user: refreshes of the map for names that it does not hold
     struct feedback *feedback;
     struct identity_watch *identity_watch;
     struct alerts *alerts;
@@ -43,6 +46,8 @@ struct gateway {
     struct str reranker_address;
     struct str pd_addresses;
     double rate_limit_rps;
+    double key_rate_limit_rps;
+    uint64_t under_way_max;
     uint64_t rerank_timeout_ns;
     uint64_t started_ns;
     bool reranks;

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "apigateway/quota.h"
 #include "apigateway/stats.h"
 #include "apigateway/survey.h"
 #include "base/mem.h"
@@ -28,11 +29,51 @@ static void end_survey(struct monitor *monitor)
     monitor->survey = NULL;
 }
 
+static const struct cluster_shard *find_shard(const struct cluster_collection *collection,
+                                              uint32_t shard_id)
+{
+    for (uint32_t i = 0; i < collection->shard_count; i++) {
+        if (collection->shards[i].shard_id == shard_id)
+            return &collection->shards[i];
+    }
+    return NULL;
+}
+
+// A shard counts as its leader has it, for the owner of its collection.
+static void measure_shard(const struct survey *survey, uint64_t worker_id,
+                          const Vectron__Worker__V1__ShardInfo *info)
+{
+    const struct cluster_collection *collection =
+        cluster_map_find(survey->map, str_from_cstr(info->collection));
+    const struct cluster_shard *shard =
+        collection != NULL ? find_shard(collection, info->shard_id) : NULL;
+    if (shard == NULL || shard->leader_id != worker_id)
+        return;
+    struct str rest = collection->name;
+    struct str owner = str_cut(&rest, '/');
+    quota_measured(survey->gateway->quota, owner,
+                   &(struct quota_amount){info->points, info->disk_bytes});
+}
+
+static void measure_quotas(const struct survey *survey)
+{
+    bool is_complete = survey->map != NULL;
+    uint32_t count = survey->map != NULL ? survey->map->worker_count : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t worker_id = survey->map->workers[i].worker_id;
+        const Vectron__Worker__V1__ListShardsResponse *answer = survey_shards(survey, worker_id);
+        is_complete = is_complete && answer != NULL;
+        for (size_t j = 0; answer != NULL && j < answer->n_shards; j++)
+            measure_shard(survey, worker_id, answer->shards[j]);
+    }
+    quota_measure_end(survey->gateway->quota, is_complete);
+}
+
 // The arena holds the answer that is being looked at, so it goes later.
 static void surveyed(struct survey *survey, void *context)
 {
-    (void)survey;
     struct monitor *monitor = context;
+    measure_quotas(survey);
     end_survey(monitor);
     timer_start(&monitor->timer, INTERVAL_SECONDS * NS_PER_SECOND);
 }

@@ -1,11 +1,13 @@
 #include "apigateway/points.h"
 
 #include "api/vectron.pb-c.h"
+#include "apigateway/authenticate.h"
 #include "apigateway/collection_find.h"
 #include "apigateway/fanout.h"
 #include "apigateway/gateway.h"
 #include "apigateway/point_batch.h"
 #include "apigateway/point_check.h"
+#include "apigateway/quota.h"
 #include "base/clock.h"
 #include "base/limits.h"
 
@@ -133,6 +135,39 @@ static bool is_large(const Vectron__V1__UpsertRequest *request, uint32_t dimensi
            request->n_points * dimension > INLINE_VALUES_MAX;
 }
 
+static void fail_quota(struct rpc *rpc, struct str what, uint64_t max, uint64_t used)
+{
+    rpc_add_header(rpc, STR("retry-after"),
+                   arena_format(rpc_arena(rpc), "%d", QUOTA_RETRY_SECONDS));
+    enum plan plan = authenticated_caller(rpc)->plan;
+    rpc_fail(rpc, STATUS_EXHAUSTED,
+             "the plan %s allows %llu %.*s and you have %llu: delete some first%s; what was "
+             "deleted counts no more after %d s",
+             plan_name(plan), (unsigned long long)max, STR_ARG(what), (unsigned long long)used,
+             plan == PLAN_PAID ? "" : ", or change to the plan PAID", QUOTA_RETRY_SECONDS);
+}
+
+// An admin who writes into somebody else's collection uses nobody's quota.
+static bool is_within_quota(struct rpc *rpc, const struct upsert *upsert,
+                            const struct cluster_collection *collection)
+{
+    const struct caller *caller = authenticated_caller(rpc);
+    struct quota *quota = upsert->gateway->quota;
+    struct str rest = collection->name;
+    uint64_t count = upsert->request->n_points;
+    struct quota_amount amount = {count, count * collection->dimension * sizeof(float)};
+    struct quota_amount max = quota_max(quota, caller->plan);
+    struct quota_amount used;
+    if (!str_equal(str_cut(&rest, '/'), caller->user_id) ||
+        quota_take(quota, caller->user_id, caller->plan, &amount, &used))
+        return true;
+    if (max.points > 0 && used.points + amount.points > max.points)
+        fail_quota(rpc, STR("points"), max.points, used.points);
+    else
+        fail_quota(rpc, STR("bytes"), max.bytes, used.bytes);
+    return false;
+}
+
 static void upsert_found(struct rpc *rpc, struct cluster_map *map,
                          const struct cluster_collection *collection, void *context)
 {
@@ -146,6 +181,8 @@ static void upsert_found(struct rpc *rpc, struct cluster_map *map,
         rpc_fail(rpc, STATUS_EXHAUSTED, "points: more than %d in one request", INT32_MAX);
         return;
     }
+    if (!is_within_quota(rpc, upsert, collection))
+        return;
     cluster_map_ref(map);
     upsert->map = map;
     upsert->collection = collection;
