@@ -5,8 +5,16 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from support import certificates  # noqa: E402 # needs the path above
+from support import certificates, witness  # noqa: E402 # needs the path above
 from support.cluster import Cluster, Dev  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_raw_key():
+    """Nothing that a service sent or logged in this run holds an API key in clear."""
+    yield
+    size, keys, found = witness.check()
+    assert not found, f"{len(found)} of {keys} raw keys are in {size} bytes that the services sent"
 
 
 @pytest.fixture(scope="module")

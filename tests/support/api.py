@@ -13,6 +13,7 @@ import urllib.request
 
 import grpc
 
+from support import witness
 from support.process import ROOT
 
 _generated = tempfile.TemporaryDirectory(prefix="vectron-protos-")
@@ -69,13 +70,22 @@ class Grpc:
         response_class = getattr(self.module, method.output_type.name)
         is_stream = name in ("SearchStream", "WatchMap", "WatchIdentity", "Watch")
         make = self.channel.unary_stream if is_stream else self.channel.unary_unary
+
+        def decode(data):
+            witness.saw(data)
+            return response_class.FromString(data)
+
         call = make(path, request_serializer=request_class.SerializeToString,
-                    response_deserializer=response_class.FromString)
+                    response_deserializer=decode)
 
         def invoke(request=None, timeout=30, metadata=(), compression=None, **fields):
-            return call(request or request_class(**fields), timeout=timeout,
-                        metadata=[*self.metadata, *metadata], compression=compression,
-                        wait_for_ready=False)
+            try:
+                return call(request or request_class(**fields), timeout=timeout,
+                            metadata=[*self.metadata, *metadata], compression=compression,
+                            wait_for_ready=False)
+            except grpc.RpcError as error:
+                witness.saw(f"{error.details()} {error.trailing_metadata()}".encode())
+                raise
 
         return invoke
 
@@ -88,6 +98,7 @@ class HttpAnswer:
         self.code = code
         self.headers = headers
         self.body = body
+        witness.saw(str(headers).encode() + body)
 
     @property
     def json(self):

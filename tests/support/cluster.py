@@ -2,7 +2,7 @@
 import secrets
 import string
 
-from support import api
+from support import api, witness
 from support.process import Process, free_port, wait_until
 
 PASSWORD = "Correct-horse-7"
@@ -56,6 +56,7 @@ class Deployment:
         person = self.auth_http(login, headers={"x-forwarded-for": api.fresh_address()})
         answer = person.post("/v1/keys", {"name": "test", **fields})
         assert answer.code == 200, answer.body
+        witness.made(witness.raw_key(answer.json["sdkJwt"], self.secret()))
         return answer.json
 
     def user(self, **key_fields):
@@ -88,6 +89,11 @@ class Dev(Deployment):
 
     def stop(self):
         return self.process.stop()
+
+    def secret(self):
+        """That of the tokens, with which API keys are sealed."""
+        return self.process.environment.get("JWT_SECRET") or (
+            self.folder / "data/vectron.secret").read_text().strip()
 
 
 class Cluster(Deployment):
@@ -148,3 +154,29 @@ class Cluster(Deployment):
     def stop(self):
         """End all; returns the exit codes by name."""
         return {name: process.stop() for name, process in reversed(self.processes.items())}
+
+    def secret(self):
+        """That of the tokens, with which API keys are sealed."""
+        return self.processes["authsvc"].environment.get("JWT_SECRET") or (
+            self.folder / "vectron.secret").read_text().strip()
+
+    def add_gateway(self):
+        """A second gateway of the same cluster, as a deployment: stop it before the cluster."""
+        first = self.processes["apigateway"].environment
+        return Gateway(self, {
+            **first, "GRPC_ADDR": "127.0.0.1:0", "HTTP_ADDR": "127.0.0.1:0",
+            "FEEDBACK_DB_PATH": str(self.folder / "second-feedback.db")})
+
+
+class Gateway(Deployment):
+    """One more gateway."""
+
+    def __init__(self, cluster, environment):
+        self.process = Process("apigateway", [], cluster.folder, environment).start()
+        ready = self.process.ready()
+        self.grpc_address, self.http_address = ready["grpc"], ready["http"]
+        self.auth_http_address = cluster.auth_http_address
+        self.wait_ready()
+
+    def stop(self):
+        return self.process.stop()

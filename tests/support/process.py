@@ -8,6 +8,8 @@ import subprocess
 import threading
 import time
 
+from support import witness
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("VECTRON_BIN", ROOT / "bin"))
 READY_SECONDS = 30
@@ -44,6 +46,7 @@ class Process:
 
     def _read(self, stream, lines):
         for line in stream:
+            witness.saw(line.encode())
             lines.append(line.rstrip("\n"))
             self.arrivals.put(None)
 
@@ -111,6 +114,7 @@ def run(binary, *arguments, environment=None, folder=None, text_in=None, seconds
     done = subprocess.run([str(BIN / binary), *map(str, arguments)], capture_output=True, text=True,
                           input=text_in, cwd=folder, timeout=seconds,
                           env={"PATH": os.environ["PATH"], **(environment or {})}, check=False)
+    witness.saw(done.stdout.encode() + done.stderr.encode())
     return done.returncode, done.stdout, done.stderr
 
 
