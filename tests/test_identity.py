@@ -330,3 +330,40 @@ def test_rate_limit_per_user(folder):
         assert dev.http(dev.user()[1]).get("/v1/collections").code == 200
     finally:
         dev.stop()
+
+
+def test_a_deleted_users_feedback_goes(cluster):
+    """At once, and what was missed while the gateway was away when it comes back."""
+    import sqlite3
+    path = cluster.folder / "feedback.db"
+
+    def users():
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            return {row[0] for row in database.execute("SELECT DISTINCT user_id FROM feedback")}
+
+    people = []
+    for _ in range(3):
+        _, login = cluster.register()
+        client = cluster.http(cluster.create_key(login)["sdkJwt"])
+        assert client.post("/v1/collections", {"name": "c", "dimension": 2}).code == 200
+        assert client.post("/v1/feedback", {"collection": "c", "query": "q", "feedbackItems": [
+            {"resultId": "a", "relevanceScore": 3}]}).code == 200
+        people.append((claims(login)["sub"], login))
+    (first, first_login), (second, second_login), (kept, _) = people
+    assert {first, second, kept} <= users()
+
+    def delete(login):
+        answer = cluster.auth_http(login).post("/v1/user/delete", {"password": PASSWORD})
+        assert answer.code == 200, answer.body
+
+    delete(first_login)
+    wait_until(lambda: first not in users(), what="the end of the deleted user's feedback")
+    assert {second, kept} <= users()
+    gateway = cluster.processes["apigateway"]
+    assert gateway.stop() == 0
+    delete(second_login)
+    assert second in users()
+    gateway.start().ready()
+    cluster.wait_ready()
+    wait_until(lambda: second not in users(), what="the end of feedback that was left behind")
+    assert kept in users()

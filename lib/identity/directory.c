@@ -136,6 +136,15 @@ void directory_put_user(struct directory *directory, const struct directory_user
     pthread_mutex_unlock(&directory->lock);
 }
 
+bool directory_has_user(struct directory *directory, struct str user_id)
+{
+    pthread_mutex_lock(&directory->lock);
+    const struct directory_user *user = map_get(directory->users, user_id);
+    bool is_there = user != NULL && !user->is_deleted;
+    pthread_mutex_unlock(&directory->lock);
+    return is_there;
+}
+
 void directory_clear(struct directory *directory)
 {
     pthread_mutex_lock(&directory->lock);

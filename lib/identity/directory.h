@@ -41,6 +41,8 @@ void directory_destroy(struct directory *directory); // directory may be NULL
 // Copies. A new version of something known replaces it at once, remembered tokens included.
 void directory_put_key(struct directory *directory, const struct directory_key *key);
 void directory_put_user(struct directory *directory, const struct directory_user *user);
+// There is such a user, and he is not deleted, as far as is known here.
+bool directory_has_user(struct directory *directory, struct str user_id);
 void directory_clear(struct directory *directory); // before a new snapshot
 
 // Who is calling, as the directory has it now (not as the token had it when it was made). Strings

@@ -10,6 +10,7 @@
 #include "apigateway/collections.h"
 #include "apigateway/concurrency.h"
 #include "apigateway/feedback.h"
+#include "apigateway/feedback_sweep.h"
 #include "apigateway/forward.h"
 #include "apigateway/gateway.h"
 #include "apigateway/home_page.h"
@@ -362,6 +363,7 @@ static enum status start_parts(struct gateway *gateway, const struct config *con
     start_routers(gateway, config);
     set_ready(gateway);
     TRY(start_peers(gateway, config, error));
+    TRY(feedback_sweep_start(gateway, error, &gateway->feedback_sweep));
     gateway->identity_watch = identity_watch_start(gateway, identity_changed);
     TRY(start_listeners(gateway, config, error));
     gateway->monitor = monitor_start(gateway);
@@ -376,6 +378,7 @@ static void gateway_stop(void *service)
     server_destroy(gateway->server);
     monitor_stop(gateway->monitor);
     identity_watch_stop(gateway->identity_watch);
+    feedback_sweep_stop(gateway->feedback_sweep);
     cluster_client_destroy(gateway->cluster);
     channel_destroy(gateway->auth);
     channel_destroy(gateway->reranker);

@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "apigateway/authenticate.h"
 #include "apigateway/collection_find.h"
@@ -27,10 +28,13 @@ static const char schema[] =
     " relevance INTEGER NOT NULL, clicked INTEGER NOT NULL, position INTEGER NOT NULL,"
     " comment TEXT NOT NULL);"
     "CREATE INDEX IF NOT EXISTS feedback_item_of ON feedback_item (feedback_id);"
+    "CREATE INDEX IF NOT EXISTS feedback_of_user ON feedback (user_id);"
     "CREATE TABLE IF NOT EXISTS feedback_result (feedback_id TEXT NOT NULL,"
     " rank INTEGER NOT NULL, result_id TEXT NOT NULL);"
     "CREATE TABLE IF NOT EXISTS feedback_context (feedback_id TEXT NOT NULL, name TEXT NOT NULL,"
-    " value TEXT NOT NULL);";
+    " value TEXT NOT NULL);"
+    "CREATE INDEX IF NOT EXISTS feedback_result_of ON feedback_result (feedback_id);"
+    "CREATE INDEX IF NOT EXISTS feedback_context_of ON feedback_context (feedback_id);";
 
 struct feedback {
     char *path;
@@ -115,8 +119,8 @@ struct value {
 #define TEXT_VALUE(text)     ((struct value){VALUE_TEXT, (text), 0})
 #define NUMBER_VALUE(number) ((struct value){VALUE_NUMBER, {0}, (number)})
 
-static enum status insert(struct feedback *feedback, const char *sql, const struct value *values,
-                          struct error *error)
+static enum status run(struct feedback *feedback, const char *sql, const struct value *values,
+                       struct error *error)
 {
     sqlite3_stmt *statement = NULL;
     int code = sqlite3_prepare_v2(feedback->database, sql, -1, &statement, NULL);
@@ -139,57 +143,68 @@ static enum status insert_all(struct feedback *feedback, const struct feedback_o
                               const Vectron__V1__SubmitFeedbackRequest *request, struct str id,
                               struct error *error)
 {
-    TRY(insert(feedback, "INSERT INTO feedback VALUES (?,?,?,?,?)",
-               (const struct value[]){TEXT_VALUE(id),
-                                      TEXT_VALUE(origin->user_id),
-                                      TEXT_VALUE(origin->collection),
-                                      TEXT_VALUE(str_from_cstr(request->query)),
-                                      NUMBER_VALUE(origin->at),
-                                      {0}},
-               error));
+    TRY(run(feedback, "INSERT INTO feedback VALUES (?,?,?,?,?)",
+            (const struct value[]){TEXT_VALUE(id),
+                                   TEXT_VALUE(origin->user_id),
+                                   TEXT_VALUE(origin->collection),
+                                   TEXT_VALUE(str_from_cstr(request->query)),
+                                   NUMBER_VALUE(origin->at),
+                                   {0}},
+            error));
     for (size_t i = 0; i < request->n_feedback_items; i++) {
         const Vectron__V1__FeedbackItem *item = request->feedback_items[i];
-        TRY(insert(feedback, "INSERT INTO feedback_item VALUES (?,?,?,?,?,?)",
-                   (const struct value[]){TEXT_VALUE(id),
-                                          TEXT_VALUE(str_from_cstr(item->result_id)),
-                                          NUMBER_VALUE(item->relevance_score),
-                                          NUMBER_VALUE(item->clicked),
-                                          NUMBER_VALUE(item->position),
-                                          TEXT_VALUE(str_from_cstr(item->comment)),
-                                          {0}},
-                   error));
+        TRY(run(feedback, "INSERT INTO feedback_item VALUES (?,?,?,?,?,?)",
+                (const struct value[]){TEXT_VALUE(id),
+                                       TEXT_VALUE(str_from_cstr(item->result_id)),
+                                       NUMBER_VALUE(item->relevance_score),
+                                       NUMBER_VALUE(item->clicked),
+                                       NUMBER_VALUE(item->position),
+                                       TEXT_VALUE(str_from_cstr(item->comment)),
+                                       {0}},
+                error));
     }
     for (size_t i = 0; i < request->n_result_ids; i++)
-        TRY(insert(feedback, "INSERT INTO feedback_result VALUES (?,?,?)",
-                   (const struct value[]){TEXT_VALUE(id),
-                                          NUMBER_VALUE((int64_t)i),
-                                          TEXT_VALUE(str_from_cstr(request->result_ids[i])),
-                                          {0}},
-                   error));
+        TRY(run(feedback, "INSERT INTO feedback_result VALUES (?,?,?)",
+                (const struct value[]){TEXT_VALUE(id),
+                                       NUMBER_VALUE((int64_t)i),
+                                       TEXT_VALUE(str_from_cstr(request->result_ids[i])),
+                                       {0}},
+                error));
     for (size_t i = 0; i < request->n_context; i++)
-        TRY(insert(feedback, "INSERT INTO feedback_context VALUES (?,?,?)",
-                   (const struct value[]){TEXT_VALUE(id),
-                                          TEXT_VALUE(str_from_cstr(request->context[i]->key)),
-                                          TEXT_VALUE(str_from_cstr(request->context[i]->value)),
-                                          {0}},
-                   error));
+        TRY(run(feedback, "INSERT INTO feedback_context VALUES (?,?,?)",
+                (const struct value[]){TEXT_VALUE(id),
+                                       TEXT_VALUE(str_from_cstr(request->context[i]->key)),
+                                       TEXT_VALUE(str_from_cstr(request->context[i]->value)),
+                                       {0}},
+                error));
     return STATUS_OK;
 }
 
-static enum status store_locked(struct feedback *feedback, const struct feedback_origin *origin,
-                                const Vectron__V1__SubmitFeedbackRequest *request, struct str id,
-                                struct error *error)
+static enum status begin(struct feedback *feedback, struct error *error)
 {
     TRY(open_database(feedback, error));
     if (sqlite3_exec(feedback->database, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
         return fail_sqlite(feedback, error);
-    enum status status = insert_all(feedback, origin, request, id, error);
+    return STATUS_OK;
+}
+
+// All of it, or nothing when status says that something went wrong.
+static enum status end(struct feedback *feedback, enum status status, struct error *error)
+{
     if (status == STATUS_OK &&
         sqlite3_exec(feedback->database, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
         status = fail_sqlite(feedback, error);
     if (status != STATUS_OK) // fails when SQLite has rolled back by itself
         (void)sqlite3_exec(feedback->database, "ROLLBACK", NULL, NULL, NULL);
     return status;
+}
+
+static enum status store_locked(struct feedback *feedback, const struct feedback_origin *origin,
+                                const Vectron__V1__SubmitFeedbackRequest *request, struct str id,
+                                struct error *error)
+{
+    TRY(begin(feedback, error));
+    return end(feedback, insert_all(feedback, origin, request, id, error), error);
 }
 
 enum status feedback_store(struct feedback *feedback, const struct feedback_origin *origin,
@@ -209,6 +224,73 @@ enum status feedback_store(struct feedback *feedback, const struct feedback_orig
     pthread_mutex_unlock(&feedback->lock);
     if (status == STATUS_OK)
         memcpy(out_id, id, sizeof(id));
+    return status;
+}
+
+// --- Forgetting
+
+static enum status list_locked(struct feedback *feedback, struct str after, uint32_t limit,
+                               struct arena *arena, struct error *error, struct str *out_users,
+                               uint32_t *out_count)
+{
+    sqlite3_stmt *statement = NULL;
+    TRY(open_database(feedback, error));
+    int code = sqlite3_prepare_v2(feedback->database,
+                                  "SELECT DISTINCT user_id FROM feedback WHERE user_id > ?"
+                                  " ORDER BY user_id LIMIT ?",
+                                  -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_text(statement, 1, after.data != NULL ? after.data : "", (int)after.len,
+                                 SQLITE_STATIC);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_int64(statement, 2, limit);
+    uint32_t count = 0;
+    while (code == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW && count < limit)
+        out_users[count++] =
+            arena_str(arena, str_from_cstr((const char *)sqlite3_column_text(statement, 0)));
+    code = sqlite3_finalize(statement); // the error of the last step, if there was one
+    if (code != SQLITE_OK)
+        return fail_sqlite(feedback, error);
+    *out_count = count;
+    return STATUS_OK;
+}
+
+enum status feedback_list_users(struct feedback *feedback, struct str after, uint32_t limit,
+                                struct arena *arena, struct error *error, struct str *out_users,
+                                uint32_t *out_count)
+{
+    *out_count = 0;
+    if (access(feedback->path, F_OK) != 0)
+        return STATUS_OK;
+    pthread_mutex_lock(&feedback->lock);
+    enum status status = list_locked(feedback, after, limit, arena, error, out_users, out_count);
+    pthread_mutex_unlock(&feedback->lock);
+    return status;
+}
+
+static enum status forget_all(struct feedback *feedback, struct str user_id, struct error *error)
+{
+    static const char *const statements[] = {
+        "DELETE FROM feedback_item WHERE feedback_id IN (SELECT id FROM feedback WHERE user_id = "
+        "?)",
+        "DELETE FROM feedback_result"
+        " WHERE feedback_id IN (SELECT id FROM feedback WHERE user_id = ?)",
+        "DELETE FROM feedback_context"
+        " WHERE feedback_id IN (SELECT id FROM feedback WHERE user_id = ?)",
+        "DELETE FROM feedback WHERE user_id = ?",
+    };
+    for (size_t i = 0; i < sizeof(statements) / sizeof(statements[0]); i++)
+        TRY(run(feedback, statements[i], (const struct value[]){TEXT_VALUE(user_id), {0}}, error));
+    return STATUS_OK;
+}
+
+enum status feedback_forget_user(struct feedback *feedback, struct str user_id, struct error *error)
+{
+    pthread_mutex_lock(&feedback->lock);
+    enum status status = begin(feedback, error);
+    if (status == STATUS_OK)
+        status = end(feedback, forget_all(feedback, user_id, error), error);
+    pthread_mutex_unlock(&feedback->lock);
     return status;
 }
 

@@ -93,4 +93,54 @@ TEST(a_place_that_cannot_be_written)
     feedback_destroy(feedback);
 }
 
+static enum status store_of(struct feedback *feedback, const char *user_id, struct error *error)
+{
+    char id[FEEDBACK_ID_SIZE + 1];
+    Vectron__V1__SubmitFeedbackRequest request = make_request();
+    Vectron__V1__SubmitFeedbackRequest__ContextEntry entry =
+        VECTRON__V1__SUBMIT_FEEDBACK_REQUEST__CONTEXT_ENTRY__INIT;
+    Vectron__V1__SubmitFeedbackRequest__ContextEntry *entries[] = {&entry};
+    static char name[] = "name";
+    entry.key = name;
+    entry.value = name;
+    request.context = entries;
+    request.n_context = 1;
+    return feedback_store(feedback, &(struct feedback_origin){str_from_cstr(user_id), STR("c"), 1},
+                          &request, error, id);
+}
+
+TEST(a_user_is_forgotten)
+{
+    enum { USERS = 3 };
+    char path[700];
+    struct error error = {0};
+    struct str users[USERS];
+    uint32_t count = 9;
+    struct arena *arena = arena_create(1 << 20);
+    (void)snprintf(path, sizeof(path), "%s/feedback.db", test_temporary_folder());
+    struct feedback *feedback = feedback_create(str_from_cstr(path));
+    // Where nobody said anything no file is made.
+    CHECK_OK(feedback_list_users(feedback, STR(""), USERS, arena, &error, users, &count));
+    CHECK_EQ_U64(count, 0);
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback"), -1);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(store_of(feedback, "a", &error));
+        CHECK_OK(store_of(feedback, "b", &error));
+        CHECK_OK(store_of(feedback, "c", &error));
+    }
+    CHECK_OK(feedback_list_users(feedback, STR(""), 2, arena, &error, users, &count));
+    CHECK(count == 2 && str_equal_cstr(users[0], "a") && str_equal_cstr(users[1], "b"));
+    CHECK_OK(feedback_list_users(feedback, users[1], 2, arena, &error, users, &count));
+    CHECK(count == 1 && str_equal_cstr(users[0], "c"));
+    CHECK_OK(feedback_forget_user(feedback, STR("b"), &error));
+    CHECK_OK(feedback_forget_user(feedback, STR("nobody"), &error));
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback WHERE user_id = 'b'"), 0);
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback"), 4);
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback_item"), 4);
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback_result"), 8);
+    CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback_context"), 4);
+    feedback_destroy(feedback);
+    arena_destroy(arena);
+}
+
 TEST_MAIN()

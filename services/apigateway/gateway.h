@@ -33,6 +33,7 @@ struct gateway {
     struct quota *quota;
     struct rate_limit *misses; // per user: refreshes of the map for names that it does not hold
     struct feedback *feedback;
+    struct feedback_sweep *feedback_sweep;
     struct identity_watch *identity_watch;
     struct alerts *alerts;
     struct monitor *monitor;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/client.h"
+#include "apigateway/feedback_sweep.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -95,6 +96,15 @@ static void retry_later(struct identity_watch *watch)
     timer_start(&watch->retry, delay_ms * NS_PER_MS);
 }
 
+static bool tells_of_deletion(const Vectron__Auth__V1__IdentityChanges *changes)
+{
+    for (size_t i = 0; i < changes->n_users; i++) {
+        if (changes->users[i]->is_deleted)
+            return true;
+    }
+    return false;
+}
+
 static void watched(enum status status, struct str text, const ProtobufCMessage *message,
                     void *context)
 {
@@ -113,6 +123,8 @@ static void watched(enum status status, struct str text, const ProtobufCMessage 
     if (changes->is_snapshot)
         directory_clear(gateway->directory);
     identity_apply(gateway->directory, changes);
+    if (changes->is_snapshot || tells_of_deletion(changes))
+        feedback_sweep_wake(gateway->feedback_sweep);
     watch->backoff_ms = BACKOFF_MS_MIN;
     if (!changes->is_snapshot)
         return;
