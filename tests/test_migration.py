@@ -1,12 +1,15 @@
 """`vectron import` and `vectron export`: exact reports, going on after a kill, round trips."""
 import csv
 import json
+import os
+import pty
+import subprocess
 import time
 
 import numpy
 import pytest
 
-from support.process import Process, run
+from support.process import BIN, Process, run
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,25 @@ def test_a_file_without_faults(vectron, collection, tmp_path):
     code, out, err = vectron("import", collection, file)
     assert code == 0 and out == f"700 points stored in {collection}, 0 rows refused\n", err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["points.jsonl"]
+
+
+def test_progress_is_shown_on_a_terminal(environment, collection, tmp_path):
+    file = tmp_path / "points.jsonl"
+    file.write_text("".join(f"{good_line(i)}\n" for i in range(2000)))
+    reader, terminal = pty.openpty()
+    process = subprocess.Popen([str(BIN / "vectron"), "import", collection, file], env=environment,
+                               stdout=subprocess.PIPE, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while piece := os.read(reader, 4096):
+            shown += piece
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(reader)
+    assert process.wait(30) == 0 and b"2000 points" in process.stdout.read()
+    process.stdout.close()
+    assert b"import [####" in shown and b" 2000/2000 " in shown
 
 
 def state_of(file):
