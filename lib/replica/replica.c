@@ -84,7 +84,7 @@ static int system_sync(int fd)
     return fdatasync(fd);
 }
 
-static const struct replica_files system_files = {system_write, system_sync};
+static const struct replica_files system_files = {system_write, system_sync, NULL};
 
 // --- Answers
 

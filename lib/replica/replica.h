@@ -38,6 +38,8 @@ struct replica_machine {
 struct replica_files {
     int64_t (*write)(int fd, const void *bytes, size_t size, int64_t offset); // as pwrite
     int (*sync)(int fd);                                                      // as fdatasync
+    // Blocks for the first size bytes; 0 or an error number, as posix_fallocate. NULL: that.
+    int (*allocate)(int fd, int64_t size);
 };
 
 struct replica_options {

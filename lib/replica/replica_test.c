@@ -394,7 +394,7 @@ static int failing_sync(int fd)
     return fdatasync(fd);
 }
 
-static const struct replica_files failing_files = {failing_write, failing_sync};
+static const struct replica_files failing_files = {failing_write, failing_sync, NULL};
 
 static enum status open_failing(const char *folder, struct list *list, struct replica **out_replica)
 {

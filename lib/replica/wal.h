@@ -82,17 +82,16 @@ bool wal_entry_info(const struct wal_group *group, uint64_t index, uint64_t *out
                     uint8_t *out_kind, uint32_t *out_size);
 // Append an entry's data: from memory while it is buffered, afterwards from the file, whose
 // checksum is verified. NOT_FOUND: not held. CORRUPT, IO.
-enum status wal_read(struct wal_group *group, uint64_t index, struct buf *out,
-                     struct error *error);
+enum status wal_read(struct wal_group *group, uint64_t index, struct buf *out, struct error *error);
 
 // --- Changes, buffered until wal_flush
 
-// An entry's data and a configuration may not be larger.
-#define WAL_DATA_SIZE_MAX ((size_t)2 << 20)
+// An entry's data and a configuration may not be larger, nor larger than fits into half a segment.
+#define WAL_DATA_SIZE_MAX ((size_t)3 << 19)
 
 void wal_put_vote(struct wal_group *group, uint64_t term, uint64_t voted_for);
-// Entries from first_index on, in place of all that were there. PRECONDITION of the call: they
-// follow what is held, without a gap, and none is in the snapshot.
+// Entries from first_index on, in place of all that were there; there must be no gap before them
+// and none may lie before what is held. Without entries nothing is replaced.
 void wal_put_entries(struct wal_group *group, uint64_t first_index, const struct wal_entry *entries,
                      uint32_t count);
 // Everything up to index is in a durable snapshot; entries before keep_from may go. If the log has
@@ -107,16 +106,22 @@ uint64_t wal_flush(struct wal *wal);
 // Any thread: the newest batch that is on disk.
 uint64_t wal_written(const struct wal *wal);
 
-// Whether this many bytes of entries more are certain to find room on disk. False when the disk is
-// full: it says so early, while there still is a reserve for votes and for snapshots, which free
-// space. Asked again, the log tries to allocate at most once a second.
+// What an entry takes beside its data.
+#define WAL_ENTRY_OVERHEAD ((size_t)48)
+
+// Whether entries of this many bytes, overhead included, are certain to find room on disk, if they
+// are put next. False when the disk is full: it says so early, while there still is a reserve for
+// votes and for snapshots, which free space. Asked again, the log tries to allocate at most once a
+// second. May wait while a segment is being allocated.
 bool wal_has_room(struct wal *wal, size_t bytes);
 
 struct wal_stats {
     uint64_t size;      // bytes of all segments, allocated ones included
-    uint64_t live_size; // bytes of the segments that hold something still needed
+    uint64_t live_size; // bytes of the records in them that are still needed
     uint64_t segment_count;
-    uint64_t batch_count; // written since wal_open
-    uint64_t sync_ns;     // spent writing and syncing them
+    uint64_t batch_count;        // written since wal_open
+    uint64_t sync_ns;            // spent writing and syncing them
+    uint64_t copy_size;          // bytes copied forward since wal_open
+    uint64_t copy_failure_count; // old entries that could not be read; their segments stay
 };
 void wal_stats(const struct wal *wal, struct wal_stats *out_stats);
