@@ -42,23 +42,23 @@ size_t wal_segment_size_wanted(const struct wal *wal)
     return size < wal->segment_size ? wal->segment_size : size;
 }
 
-// Close the file that was used least recently, when too many are open.
+// Close what was used least recently, while too many files are open.
 static void limit_open_files(struct wal *wal)
 {
-    if (wal->open_count <= OPEN_COUNT_MAX)
-        return;
-    struct wal_segment *found = NULL;
-    for (size_t i = 0; i + 1 < wal->segment_count; i++) {
-        struct wal_segment *segment = wal->segments[i];
-        bool may_be_closed = segment->fd >= 0 && segment->piece_count == 0;
-        if (may_be_closed && (found == NULL || segment->used_at < found->used_at))
-            found = segment;
+    while (wal->open_count > OPEN_COUNT_MAX) {
+        struct wal_segment *found = NULL;
+        for (size_t i = 0; i + 1 < wal->segment_count; i++) {
+            struct wal_segment *segment = wal->segments[i];
+            bool may_be_closed = segment->fd >= 0 && segment->piece_count == 0;
+            if (may_be_closed && (found == NULL || segment->used_at < found->used_at))
+                found = segment;
+        }
+        if (found == NULL)
+            break;
+        close(found->fd);
+        found->fd = -1;
+        wal->open_count--;
     }
-    if (found == NULL)
-        return;
-    close(found->fd);
-    found->fd = -1;
-    wal->open_count--;
 }
 
 void wal_push_segment(struct wal *wal, struct wal_segment *segment)
@@ -109,15 +109,19 @@ static void reap_pieces(struct wal *wal, uint64_t written)
 static void reap(struct wal *wal)
 {
     uint64_t written = wal_written(wal);
-    reap_pieces(wal, written);
-    while (wal->segment_count > 1 && wal->segments[0]->pin_count == 0) {
-        struct wal_segment *oldest = wal->segments[0];
-        if (oldest->dead_batch == 0)
-            oldest->dead_batch = wal->newest_batch + (wal->first_open != NULL);
-        if (oldest->dead_batch > written)
-            break;
-        retire_oldest(wal);
+    if (wal->reaped_batch != written) {
+        reap_pieces(wal, written);
+        limit_open_files(wal);
+        wal->reaped_batch = written;
     }
+    uint64_t next_batch = wal->newest_batch + (wal->first_open != NULL);
+    for (size_t i = 0; i + 1 < wal->segment_count && wal->segments[i]->pin_count == 0; i++) {
+        if (wal->segments[i]->dead_batch == 0)
+            wal->segments[i]->dead_batch = next_batch;
+    }
+    while (wal->segment_count > 1 && wal->segments[0]->pin_count == 0 &&
+           wal->segments[0]->dead_batch <= written)
+        retire_oldest(wal);
 }
 
 // --- Records
@@ -235,6 +239,7 @@ static void put_head(struct wal *wal)
 static void make_room(struct wal *wal, size_t size)
 {
     ASSERT(size <= wal->segment_size / 2);
+    reap(wal); // the record shall say as much as is known to be synced
     while (!fits(wal, size)) {
         begin_segment(wal);
         put_head(wal);
@@ -243,12 +248,21 @@ static void make_room(struct wal *wal, size_t size)
 
 // --- Copying forward
 
-// What a group that writes little has in the oldest segment keeps all later ones. Worth it while
-// more than half of the log is not needed, so each byte is copied for at least one that goes.
-static bool is_copying_due(const struct wal *wal)
+// The oldest segment that holds something, if copying that is due: what a group that writes little
+// has there keeps all later ones. Worth it while more than half of the log is not needed, so that
+// each byte is copied for at least one that goes. NULL: not due.
+static const struct wal_segment *find_copied(const struct wal *wal)
 {
-    return wal->size > wal->size_max && wal->live_size < wal->size / 2 && wal->segment_count > 1 &&
-           wal->segments[0]->header.number != wal->copy_segment_blocked;
+    uint64_t size = wal->size;
+    for (size_t i = 0; i + 1 < wal->segment_count; i++) {
+        const struct wal_segment *segment = wal->segments[i];
+        if (size <= wal->size_max || wal->live_size >= size / 2)
+            return NULL;
+        if (segment->pin_count > 0)
+            return segment->header.number == wal->copy_segment_blocked ? NULL : segment;
+        size -= segment->size; // it only waits for what is not on disk yet
+    }
+    return NULL;
 }
 
 static void add_copy(struct wal *wal, uint64_t group_id, uint64_t index)
@@ -260,9 +274,9 @@ static void add_copy(struct wal *wal, uint64_t group_id, uint64_t index)
     wal->copy_count++;
 }
 
-static void list_copies(struct wal *wal)
+static void list_copies(struct wal *wal, uint64_t number)
 {
-    uint64_t oldest = wal->segments[0]->header.number;
+    wal->copy_segment = number;
     wal->copy_count = 0;
     wal->copy_at = 0;
     size_t position = 0;
@@ -270,10 +284,10 @@ static void list_copies(struct wal *wal)
     void *value;
     while (map_next(wal->groups, &position, &key, &value)) {
         const struct wal_group *group = value;
-        if (group->snapshot_segment == oldest || group->vote_segment == oldest)
+        if (group->snapshot_segment == number || group->vote_segment == number)
             add_copy(wal, group->id, 0);
         for (size_t i = 0; i < group->count; i++) {
-            if (group->places[group->start + i].segment == oldest)
+            if (group->places[group->start + i].segment == number)
                 add_copy(wal, group->id, group->first_index + i);
         }
     }
@@ -302,18 +316,18 @@ static enum status copy_entry(struct wal_group *group, uint64_t index, struct bu
 // False: it cannot be read; the segment stays, and so do those behind it.
 static bool copy_one(struct wal *wal, const struct wal_copy *copy, struct buf *data)
 {
-    uint64_t oldest = wal->segments[0]->header.number;
+    uint64_t number = wal->copy_segment;
     struct wal_group *group = wal_find(wal, copy->group_id);
     if (group == NULL)
         return true;
     if (copy->index == 0) {
         make_room(wal, wal_group_state_size(group));
-        if (group->snapshot_segment == oldest || group->vote_segment == oldest)
+        if (group->snapshot_segment == number || group->vote_segment == number)
             put_state(group);
         return true;
     }
     const struct wal_place *place = wal_group_place(group, copy->index);
-    if (place == NULL || place->segment != oldest)
+    if (place == NULL || place->segment != number)
         return true;
     struct error error;
     return copy_entry(group, copy->index, data, &error) == STATUS_OK;
@@ -328,16 +342,18 @@ static void copy_forward(struct wal *wal)
     uint64_t copied_max = wal->copy_size + (2 * size < COPY_SIZE_MIN ? COPY_SIZE_MIN : 2 * size);
     struct buf data;
     buf_init(&data, SIZE_MAX);
-    while (wal->copy_size < copied_max && is_copying_due(wal)) {
-        if (wal->copy_at == wal->copy_count)
-            list_copies(wal);
-        bool has_failed;
+    while (wal->copy_size < copied_max) {
+        const struct wal_segment *segment = NULL;
+        if (wal->copy_at == wal->copy_count && (segment = find_copied(wal)) != NULL)
+            list_copies(wal, segment->header.number);
         // Not with the last room that there is on disk.
-        if (wal->copy_count == 0 || wal_writer_spare_size(&wal->writer, &has_failed) == 0)
+        bool has_failed;
+        if (wal->copy_at == wal->copy_count ||
+            wal_writer_spare_size(&wal->writer, &has_failed) == 0)
             break;
         if (!copy_one(wal, &wal->copies[wal->copy_at], &data)) {
             wal->copy_failure_count++;
-            wal->copy_segment_blocked = wal->segments[0]->header.number;
+            wal->copy_segment_blocked = wal->copy_segment;
         }
         wal->copy_at++;
     }
@@ -551,6 +567,7 @@ static enum status read_file(struct wal_group *group, uint64_t index, const stru
 
 enum status wal_read(struct wal_group *group, uint64_t index, struct buf *out, struct error *error)
 {
+    reap(group->wal);
     const struct wal_place *place = wal_group_place(group, index);
     if (place == NULL)
         return error_set(error, STATUS_NOT_FOUND, "entry %" PRIu64 " of group %" PRIu64, index,

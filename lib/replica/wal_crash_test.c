@@ -174,11 +174,13 @@ static void run_process(int directory_fd, struct model *model, uint64_t seed)
     find_step(model, wal);
     struct rng rng;
     rng_init(&rng, seed + 1);
+    // Rare flushes leave several segments that begin while nothing of them is on disk.
+    uint64_t steps_per_flush = 1U << rng_below(&rng, 10);
     uint64_t batch = 0;
     for (int i = 0; i < STEP_COUNT_MAX; i++) {
         atomic_store(&shared->issued_steps, model->step_count + 1);
         model_step(model, wal);
-        if (rng_below(&rng, 6) == 0) {
+        if (rng_below(&rng, steps_per_flush) == 0) {
             atomic_store(&shared->steps_of_batch[batch + 1], model->step_count);
             batch = wal_flush(wal);
         }

@@ -30,7 +30,7 @@ struct wal_segment {
     uint32_t piece_count; // not written yet
     uint64_t pin_count;   // entries and states that are still needed
     uint64_t live_size;   // bytes of the entries among them
-    uint64_t dead_batch;  // once this is on disk nothing in it is needed; 0: something is
+    uint64_t dead_batch;  // once this is on disk nothing in it is needed; 0: not known
 };
 
 // Bytes for one place in a segment. Only the writer looks at next_queued.
@@ -123,16 +123,17 @@ struct wal {
     uint64_t use_count;
     uint64_t size;
     uint64_t live_size;
-    bool is_writing_head;
 
     struct wal_piece *first_piece; // all that are not known to be written
     struct wal_piece *last_flushed;
     struct wal_piece *first_open; // not flushed
     struct wal_piece *last_piece;
     uint64_t newest_batch;
+    uint64_t reaped_batch; // its pieces, and those before, are gone
     uint64_t spare_failed_ns;
 
-    struct wal_copy *copies; // of the oldest segment; from copy_at on they are to be made
+    struct wal_copy *copies; // out of one segment; from copy_at on they are to be made
+    uint64_t copy_segment;
     size_t copy_count;
     size_t copy_at;
     uint64_t copy_segment_blocked; // an entry in it cannot be read
