@@ -524,6 +524,7 @@ bool wal_entry_info(const struct wal_group *group, uint64_t index, uint64_t *out
 static const struct wal_piece *find_piece(const struct wal *wal, const struct wal_place *place)
 {
     const struct wal_segment *segment = wal_segment_of(wal, place->segment);
+    ASSERT(segment != NULL); // an entry's place keeps its segment
     if (place->offset < segment->synced)
         return NULL;
     for (const struct wal_piece *piece = wal->first_piece; piece != NULL; piece = piece->next) {

@@ -325,10 +325,11 @@ static void run_model(uint64_t seed, uint32_t group_count, uint32_t entry_size_m
     }
     struct wal_stats stats;
     wal_stats(fixture.wal, &stats);
-    CHECK(!is_right || stats.size <= 4 * (stats.live_size + (size_t)8 * SMALL_SEGMENT));
+    CHECK(!is_right || stats.size <= 4 * (stats.live_size + 8ULL * SMALL_SEGMENT));
+    uint64_t all_copied = copied + stats.copy_size;
     printf("%llu segments, %llu of %llu bytes live, %llu copied\n",
            (unsigned long long)stats.segment_count, (unsigned long long)stats.live_size,
-           (unsigned long long)stats.size, (unsigned long long)(copied + stats.copy_size));
+           (unsigned long long)stats.size, (unsigned long long)all_copied);
     model_deinit(&model);
     fixture_deinit(&fixture);
 }
