@@ -90,6 +90,8 @@ enum status channel_create(struct net *net, const struct channel_options *option
     channel->name = copy(str_trim(options->address));
     channel->authority = copy(options->authority.len > 0 ? options->authority : channel->name);
     channel->tls = address.is_inproc ? NULL : options->tls;
+    channel->pause_max =
+        options->backoff_ms_max > 0 ? options->backoff_ms_max * NS_PER_MS : PAUSE_MAX;
     channel->message_size_max =
         options->message_size_max > 0 ? options->message_size_max : MESSAGE_SIZE_MAX;
     channel->has_gzip = options->has_gzip;
@@ -320,7 +322,7 @@ static uint64_t next_pause_ns(struct channel_loop *owner)
 {
     bool is_inproc = channel_is_inproc(owner->channel);
     uint64_t pause = is_inproc ? INPROC_PAUSE_MIN : PAUSE_MIN;
-    uint64_t pause_max = is_inproc ? INPROC_PAUSE_MAX : PAUSE_MAX;
+    uint64_t pause_max = is_inproc ? INPROC_PAUSE_MAX : owner->channel->pause_max;
     for (uint32_t i = 0; i < owner->failure_count && pause < pause_max; i++)
         pause *= 2;
     if (pause > pause_max)

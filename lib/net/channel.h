@@ -29,6 +29,7 @@ struct channel_options {
     struct str authority;    // empty: the address; the name checked in the certificate
     size_t message_size_max; // of an answer; 0: 64 MiB
     bool has_gzip;           // compress requests over 1 KiB
+    uint32_t backoff_ms_max; // between attempts to connect; 0: 5,000
 };
 
 // INVALID: not an address. Whether anybody listens there shows only with the first call.

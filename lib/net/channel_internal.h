@@ -69,6 +69,7 @@ struct channel {
     struct str authority; // for :authority and the certificate
     struct tls *tls;
     size_t message_size_max;
+    uint64_t pause_max; // between attempts to connect, ns
     bool has_gzip;
     uint64_t ping_after_ns;    // without a byte from the peer, while calls are in flight
     uint64_t ping_time_max_ns; // for the answer
