@@ -17,6 +17,13 @@ enum { DECODE_INLINE_MAX = 1 << 20 };
 
 // --- The request
 
+static void run_handler(struct rpc *rpc, const struct rpc_entry *entry)
+{
+    const struct rpc_router_options *options = &rpc->router->options;
+    if (entry->is_open || options->divert == NULL || !options->divert(rpc, options->context))
+        entry->method->handler(rpc, entry->context);
+}
+
 static void handle(struct rpc *rpc)
 {
     const struct rpc_entry *entry = rpc->entry;
@@ -25,7 +32,7 @@ static void handle(struct rpc *rpc)
     rpc->was_handled = entry == NULL || !entry->is_bidi;
     call_ref(rpc->call);
     if (entry != NULL)
-        entry->method->handler(rpc, entry->context);
+        run_handler(rpc, entry);
     else
         rpc->page->handler(rpc, rpc->page->context);
     call_unref(rpc->call);

@@ -43,7 +43,10 @@ struct rpc_router_options {
     // Called before every method, health and reflection excepted. It must end in rpc_proceed or
     // rpc_fail, at once or later. NULL: everybody may call everything.
     void (*intercept)(struct rpc *rpc, void *context);
-    void *context;
+    void *context; // of these functions
+    // Called with the whole request before its handler; true: it answers in the handler's place.
+    // Health, reflection and pages excepted. May be NULL.
+    bool (*divert)(struct rpc *rpc, void *context);
     // Called when a request has ended, with its final status (CANCELLED: the caller went first) and
     // the time since its headers came; for counting, it must not answer. Pages too. May be NULL.
     void (*finished)(const struct rpc *rpc, enum status status, uint64_t elapsed_ns, void *context);
