@@ -99,13 +99,16 @@ class Dev(Deployment):
 class Cluster(Deployment):
     """The services as processes: placement driver, workers, auth service, reranker, gateway."""
 
-    def __init__(self, folder, workers=2, tls=None, environment=None):
+    def __init__(self, folder, workers=2, tls=None, environment=None, drivers=1):
         self.folder = folder
         self.tls = tls
         port = {name: free_port() for name in (
-            "pd", "pd-raft", "auth-grpc", "auth-http", "reranker", "grpc", "http")}
+            "auth-grpc", "auth-http", "reranker", "grpc", "http")}
         local = {name: f"127.0.0.1:{number}" for name, number in port.items()}
-        self.pd_address = local["pd"]
+        self.pd_addresses = [f"127.0.0.1:{free_port()}" for _ in range(drivers)]
+        raft_addresses = [f"127.0.0.1:{free_port()}" for _ in range(drivers)]
+        self.pd_address = self.pd_addresses[0]
+        pd_list = ",".join(self.pd_addresses)
         self.reranker_address = local["reranker"]
         self.grpc_address = f"localhost:{port['grpc']}" if tls else local["grpc"]
         self.http_address = f"localhost:{port['http']}" if tls else local["http"]
@@ -118,24 +121,30 @@ class Cluster(Deployment):
             files = {name: str(path) for kind in ("GRPC", "HTTP") for name, path in (
                 (f"{kind}_TLS_CERT_FILE", tls.certificate), (f"{kind}_TLS_KEY_FILE", tls.key))}
         common = {"TRUSTED_PROXIES": "127.0.0.0/8", **(environment or {})}
-        self.processes = {"placementdriver": Process(
-            "placementdriver",
-            ["--grpc-addr", local["pd"], "--raft-addr", local["pd-raft"], "--initial-members",
-             f"1:{local['pd-raft']}", "--data-dir", folder / "pd"], folder, common)}
+        members = ",".join(f"{i}:{address}" for i, address in enumerate(raft_addresses, 1))
+        self.processes = {}
+        for number in range(1, drivers + 1):
+            # A single one keeps the plain name.
+            name = "placementdriver" if drivers == 1 else f"placementdriver{number}"
+            self.processes[name] = Process(
+                "placementdriver",
+                ["--grpc-addr", self.pd_addresses[number - 1], "--raft-addr",
+                 raft_addresses[number - 1], "--node-id", number, "--initial-members", members,
+                 "--data-dir", folder / ("pd" if drivers == 1 else f"pd{number}")], folder, common)
         for number in range(1, workers + 1):
             self.processes[f"worker{number}"] = Process(
                 "worker",
                 ["--grpc-addr", f"127.0.0.1:{free_port()}", "--raft-addr",
-                 f"127.0.0.1:{free_port()}", "--pd-addrs", local["pd"], "--node-id", number,
+                 f"127.0.0.1:{free_port()}", "--pd-addrs", pd_list, "--node-id", number,
                  "--data-dir", folder / f"worker{number}"], folder, common)
         self.processes["authsvc"] = Process("authsvc", [], folder, {
             **common, **files, "GRPC_PORT": local["auth-grpc"], "HTTP_PORT": local["auth-http"],
-            "PD_ADDRS": local["pd"]})
+            "PD_ADDRS": pd_list})
         self.processes["reranker"] = Process("reranker", ["--port", local["reranker"]], folder,
-                                             {**common, "PD_ADDRS": local["pd"]})
+                                             {**common, "PD_ADDRS": pd_list})
         self.processes["apigateway"] = Process("apigateway", [], folder, {
             "RATE_LIMIT_RPS": "0", **common, **files, "GRPC_ADDR": local["grpc"],
-            "HTTP_ADDR": local["http"], "PLACEMENT_DRIVER": local["pd"],
+            "HTTP_ADDR": local["http"], "PLACEMENT_DRIVER": pd_list,
             "AUTH_SERVICE_ADDR": self.auth_grpc_address,
             "RERANKER_SERVICE_ADDR": local["reranker"],
             "FEEDBACK_DB_PATH": str(folder / "feedback.db"),

@@ -2,6 +2,7 @@
 import os
 import pathlib
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -15,11 +16,25 @@ BIN = pathlib.Path(os.environ.get("VECTRON_BIN", ROOT / "bin"))
 READY_SECONDS = 30
 
 
+# Below the range from which the system takes ports for outgoing connections and for port 0, so that
+# nobody gets one of these between the look and the program's start.
+PORTS = range(12000, 32000)
+given_ports = set()
+
+
 def free_port():
     """A port that nobody listens on now; for programs that must know each other's before they run."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in given_ports:
+            given_ports.add(port)
+            return port
 
 
 class Process:
@@ -37,6 +52,7 @@ class Process:
         self.popen = None
 
     def start(self):
+        self.start_line = len(self.lines)  # those before are of an earlier run
         self.popen = subprocess.Popen(self.command, cwd=self.folder, env=self.environment,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.arrivals = queue.Queue()
@@ -58,7 +74,7 @@ class Process:
         """The first line of stdout that starts so, once it is there."""
         deadline = time.monotonic() + seconds
         while True:
-            for line in list(self.lines):
+            for line in self.lines[self.start_line:]:
                 if line.startswith(start):
                     return line
             code = self.popen.poll()
