@@ -10,7 +10,7 @@ module(api              lib/api                   base net                      
 module(vector           lib/vector                base)
 module(index            lib/index                 base vector)
 module(store            lib/store                 base vector index                         LIBS rocksdb)
-module(replica          lib/replica               base net)
+module(replica          lib/replica               base net api                              LIBS raft)
 module(identity         lib/identity              base net                                  LIBS sodium jwt sqlite)
 module(cluster          lib/cluster               base net api)
 module(server           lib/server                base net api)

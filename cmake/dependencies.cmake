@@ -39,12 +39,14 @@ endif()
 
 # libraft 0.15 of plain Debian 12 loses committed entries (docs/decisions/0003-raft-library.md), and
 # the ownership rules of its messages change after 0.22.1: exactly this one.
-pkg_check_modules(raft QUIET raft)
+pkg_check_modules(raft QUIET IMPORTED_TARGET raft)
 if(NOT raft_FOUND)
   message(FATAL_ERROR "libraft 0.22.1 is missing: run tools/setup.sh")
 elseif(NOT raft_VERSION VERSION_EQUAL 0.22.1)
   message(FATAL_ERROR "libraft ${raft_VERSION} is installed; only 0.22.1 is accepted: run tools/setup.sh")
 endif()
+add_library(dep_raft INTERFACE)
+target_link_libraries(dep_raft INTERFACE PkgConfig::raft)
 
 find_program(PROTOC protoc REQUIRED)
 find_program(PROTOC_C protoc-gen-c REQUIRED)

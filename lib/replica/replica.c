@@ -1,90 +1,30 @@
 #include "replica/replica.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/arena.h"
 #include "base/assert.h"
-#include "base/clock.h"
-#include "base/mem.h"
 #include "base/metrics.h"
-#include "net/loop.h"
-#include "replica/directory.h"
-#include "replica/log.h"
+#include "base/rng.h"
+#include "replica/node_internal.h"
 
-#define SNAPSHOT_NAME "snapshot"
+// A group with its machine. Proposals come from any thread into a bounded queue, which the first
+// loop empties once per turn: what waited goes into the log together.
 
-// The thread takes what waits, up to a batch, and works without the lock: encode, write, sync,
-// apply, answer. The queue is bounded in bytes and in number, so that a slow disk pushes back.
-enum { QUEUE_COUNT_MAX = 65536, BATCH_COUNT_MAX = 4096 };
-#define QUEUE_SIZE_MAX    ((size_t)64 << 20)
-#define BATCH_SIZE_MAX    ((size_t)8 << 20)
-#define LOG_SIZE_MAX      ((size_t)4 << 20)
-#define SNAPSHOT_SIZE_MAX ((size_t)2 << 30)
-#define RESULT_SIZE_MAX   ((size_t)64 << 20)
-
-struct proposal {
-    struct task task;
-    struct proposal *next;
-    struct loop *loop; // NULL: made by a thread that is no loop
-    replica_done_fn done;
-    void *context;
-    enum status status;
-    uint64_t index;
-    struct buf result;
-    size_t size;
-    uint8_t command[];
-};
+enum { QUEUE_COUNT_MAX = 65536, BATCH_COUNT_MAX = 4096, ELECTION_MS = 1000, MEMBERS_MAX = 16 };
+#define QUEUE_SIZE_MAX  ((size_t)64 << 20)
+#define BATCH_SIZE_MAX  ((size_t)8 << 20)
+#define LOG_SIZE_MAX    ((size_t)4 << 20)
+#define RESULT_SIZE_MAX ((size_t)64 << 20)
 
 struct barrier {
     struct task task;
+    struct loop *loop;
+    struct replica *replica;
+    enum status status;
     void (*done)(enum status status, void *context);
     void *context;
 };
-
-struct replica {
-    const struct replica_machine *machine;
-    void *context;
-    char *address; // NUL-terminated
-    int directory_fd;
-    int lock_fd;
-    size_t log_size_max;
-    pthread_t thread;
-    bool has_thread;
-
-    pthread_mutex_t lock; // of what follows up to the blank line
-    pthread_cond_t wake;
-    struct proposal *first;
-    struct proposal **last;
-    uint32_t queue_count;
-    size_t queue_size;
-    bool is_closing;
-
-    struct log log;            // the thread's, as all below
-    uint64_t snapshot_size_at; // the log's size at which a snapshot is due
-    struct buf batch;
-    struct metric *sync_seconds;
-    struct metric *commands_total;
-
-    atomic_uint_fast64_t applied_index; // written by the thread, read by any
-    atomic_uint_fast64_t snapshot_index;
-    atomic_uint_fast64_t log_size;
-    atomic_uint_fast64_t snapshot_failure_count;
-};
-
-static int64_t system_write(int fd, const void *bytes, size_t size, int64_t offset)
-{
-    return pwrite(fd, bytes, size, offset);
-}
-
-static int system_sync(int fd)
-{
-    return fdatasync(fd);
-}
-
-static const struct replica_files system_files = {system_write, system_sync, NULL};
 
 // --- Answers
 
@@ -109,234 +49,351 @@ static void answer(struct proposal *proposal)
         proposal_finish(proposal);
 }
 
-// --- The thread
-
-// A part of the queue that makes one batch. Waits for work; NULL: closed and nothing is left.
-static struct proposal *take_batch(struct replica *replica)
+static void refuse(struct proposal *proposal, enum status status, const char *reason)
 {
-    pthread_mutex_lock(&replica->lock);
-    while (replica->first == NULL && !replica->is_closing)
-        pthread_cond_wait(&replica->wake, &replica->lock);
-    struct proposal *first = replica->first;
-    struct proposal **end = &replica->first;
-    size_t size = 0;
-    for (uint32_t count = 0; *end != NULL && count < BATCH_COUNT_MAX; count++) {
-        size_t next_size = (*end)->size + LOG_RECORD_HEADER_SIZE;
-        if (count > 0 && size + next_size > BATCH_SIZE_MAX)
-            break;
-        size += next_size;
-        replica->queue_count--;
-        replica->queue_size -= (*end)->size;
-        end = &(*end)->next;
-    }
-    struct proposal *rest = *end;
-    *end = NULL;
-    replica->first = rest;
-    if (rest == NULL)
-        replica->last = &replica->first;
-    pthread_mutex_unlock(&replica->lock);
-    return first;
+    proposal->status = status;
+    buf_append_cstr(&proposal->result, reason);
+    answer(proposal);
 }
 
-static void write_batch(struct replica *replica, struct proposal *batch)
+static void run_barrier(struct task *task)
 {
-    buf_clear(&replica->batch);
-    uint64_t first_index = replica->log.next_index;
-    uint32_t count = 0;
-    for (struct proposal *proposal = batch; proposal != NULL; proposal = proposal->next) {
-        struct span command = {proposal->command, proposal->size};
-        log_encode(&replica->log, count, command, &replica->batch);
-        count++;
+    struct barrier *barrier = (struct barrier *)task;
+    barrier->done(barrier->status, barrier->context);
+    mem_free(barrier);
+}
+
+// --- What the group asks for
+
+static void host_send(uint64_t to, const PEER(PeerMessage) * message, bool is_held, void *context)
+{
+    struct replica *replica = context;
+    peer_send(replica->node, to, message, is_held);
+}
+
+static void host_apply(uint64_t index, struct span command, void *context_of_proposal,
+                       void *context)
+{
+    struct replica *replica = context;
+    struct proposal *proposal = context_of_proposal;
+    struct buf ignored;
+    buf_init(&ignored, RESULT_SIZE_MAX);
+    // A snapshot that was fetched may know more than the log's place says.
+    if (index > replica->machine_index) {
+        replica->machine->apply(index, command, proposal != NULL ? &proposal->result : &ignored,
+                                replica->context);
+        replica->machine_index = index;
+        metric_add(replica->node->commands_total, 1);
+        replica->size_since_snapshot += command.len;
     }
-
-    struct error error = {{0}};
-    enum status status = STATUS_EXHAUSTED;
-    uint64_t started_ns = clock_monotonic_ns();
-    if (buf_has_overflowed(&replica->batch))
-        (void)error_set(&error, status, "no memory for the log");
-    else
-        status = log_append(&replica->log, buf_span(&replica->batch), count, &error);
-    metric_observe(replica->sync_seconds, (double)(clock_monotonic_ns() - started_ns) * 1e-9);
-    atomic_store_explicit(&replica->log_size, replica->log.size, memory_order_relaxed);
-
-    uint64_t index = first_index;
-    struct proposal *next;
-    for (struct proposal *proposal = batch; proposal != NULL; proposal = next) {
-        next = proposal->next;
-        struct span command = {proposal->command, proposal->size};
-        proposal->status = status;
-        if (status == STATUS_OK) {
-            proposal->index = index;
-            replica->machine->apply(index, command, &proposal->result, replica->context);
-            atomic_store_explicit(&replica->applied_index, index, memory_order_release);
-            index++;
-        } else {
-            buf_append_cstr(&proposal->result, error.text);
-        }
+    buf_deinit(&ignored);
+    atomic_store_explicit(&replica->applied, index, memory_order_release);
+    if (proposal != NULL) {
+        proposal->status = STATUS_OK;
+        proposal->index = index;
         answer(proposal);
     }
-    if (status == STATUS_OK)
-        metric_add(replica->commands_total, count);
 }
 
-static enum status write_snapshot(struct replica *replica, struct error *error)
+static void host_lost(void *proposal, void *context)
 {
-    uint64_t index = replica->log.next_index - 1;
-    struct buf state;
-    buf_init(&state, SNAPSHOT_SIZE_MAX);
-    replica->machine->encode(&state, replica->context);
-    enum status status = STATUS_OK;
-    if (buf_has_overflowed(&state)) {
-        status = error_set(error, STATUS_EXHAUSTED, "the state is too large for a snapshot");
-    } else {
-        uint8_t header[SNAPSHOT_HEADER_SIZE];
-        snapshot_header_encode(index, buf_span(&state), header);
-        struct span head = {header, sizeof(header)};
-        status = directory_write_file(replica->directory_fd, SNAPSHOT_NAME, head, buf_span(&state),
-                                      error);
-    }
-    buf_deinit(&state);
-    TRY(status);
-    atomic_store_explicit(&replica->snapshot_index, index, memory_order_relaxed);
-    return log_rotate(&replica->log, error);
+    (void)context;
+    refuse(proposal, STATUS_UNAVAILABLE, "");
 }
 
-static void make_snapshot(struct replica *replica)
+static void host_read_done(void *read, enum status status, void *context)
 {
-    struct error error;
-    if (write_snapshot(replica, &error) == STATUS_OK) {
-        replica->snapshot_size_at = replica->log_size_max;
-    } else {
-        // The log still has everything. Trying again at each write would only make them slow.
-        replica->snapshot_size_at = replica->log.size + replica->log_size_max;
-        atomic_fetch_add_explicit(&replica->snapshot_failure_count, 1, memory_order_relaxed);
-    }
-    atomic_store_explicit(&replica->log_size, replica->log.size, memory_order_relaxed);
+    struct barrier *barrier = read;
+    (void)context;
+    barrier->status = status;
+    loop_post(barrier->loop, &barrier->task);
 }
 
-static void *run_thread(void *argument)
+static void host_lead_changed(bool is_leading, uint64_t term, void *context)
 {
-    struct replica *replica = argument;
-    struct proposal *batch;
-    while ((batch = take_batch(replica)) != NULL) {
-        write_batch(replica, batch);
-        if (replica->log.size > replica->snapshot_size_at)
-            make_snapshot(replica);
+    struct replica *replica = context;
+    atomic_store(&replica->term, term);
+    atomic_store(&replica->is_leading, is_leading);
+    if (replica->machine->lead_changed != NULL)
+        replica->machine->lead_changed(is_leading, replica->context);
+}
+
+static void host_install(uint64_t from, uint64_t index, uint64_t term, void *context)
+{
+    (void)term;
+    snapshot_fetch_start(context, from, index);
+}
+
+static void host_failed(struct str reason, void *context)
+{
+    node_trouble(context, reason);
+}
+
+static const struct group_host host = {
+    .send = host_send,
+    .apply = host_apply,
+    .lost = host_lost,
+    .read_done = host_read_done,
+    .lead_changed = host_lead_changed,
+    .install = host_install,
+    .failed = host_failed,
+};
+
+// --- Turns
+
+static void tell_others(struct replica *replica)
+{
+    struct group_status status;
+    group_status(replica->group, &status);
+    atomic_store_explicit(&replica->term, status.term, memory_order_relaxed);
+    atomic_store_explicit(&replica->leader_id, status.leader_id, memory_order_relaxed);
+    atomic_store_explicit(&replica->snapshot, status.snapshot_index, memory_order_relaxed);
+    atomic_store_explicit(&replica->log_size, replica->size_since_snapshot, memory_order_relaxed);
+}
+
+void replica_arm(struct replica *replica)
+{
+    uint64_t timeout_ms = group_timeout_ms(replica->group);
+    tell_others(replica);
+    if (replica->size_since_snapshot > replica->snapshot_size_at && replica->snapshot_job == NULL &&
+        replica->fetch == NULL && replica->ended == NULL)
+        snapshot_make(replica);
+    if (timeout_ms == UINT64_MAX)
+        timer_stop(&replica->timer);
+    else
+        timer_start_at(&replica->timer, timeout_ms * NS_PER_MS);
+    node_turn(replica->node);
+}
+
+void replica_written(struct replica *replica, uint64_t batch)
+{
+    group_written(replica->group, node_now_ms(replica->node), batch);
+    replica_arm(replica);
+}
+
+static void propose_taken(struct replica *replica);
+
+static void fire(struct timer *timer)
+{
+    struct replica *replica =
+        (struct replica *)(void *)((char *)timer - offsetof(struct replica, timer));
+    group_tick(replica->group, node_now_ms(replica->node));
+    propose_taken(replica);
+    replica_arm(replica);
+}
+
+// Proposes the first part of what was taken. False: nothing more can be done now.
+static bool propose_batch(struct replica *replica)
+{
+    static const char full[] = "the disk is full";
+    struct span commands[BATCH_COUNT_MAX / 16];
+    void *proposals[BATCH_COUNT_MAX / 16];
+    uint32_t count = 0;
+    size_t size = 0;
+    struct proposal *end = replica->taken;
+    while (end != NULL && count < sizeof(commands) / sizeof(commands[0]) &&
+           (count == 0 || size + end->size <= BATCH_SIZE_MAX)) {
+        commands[count] = (struct span){end->command, end->size};
+        proposals[count++] = end;
+        size += end->size;
+        end = end->next;
     }
-    return NULL;
+    if (count == 0)
+        return false;
+    enum status status = STATUS_EXHAUSTED;
+    if (wal_has_room(replica->node->wal, size + count * (size_t)64))
+        status =
+            group_propose(replica->group, node_now_ms(replica->node), commands, proposals, count);
+    if (status == STATUS_UNAVAILABLE)
+        return false; // the lead is being handed over: they wait
+    replica->taken = end;
+    for (uint32_t i = 0; i < count && status != STATUS_OK; i++)
+        refuse(proposals[i], status, status == STATUS_EXHAUSTED ? full : "");
+    return true;
+}
+
+static void propose_taken(struct replica *replica)
+{
+    while (propose_batch(replica))
+        continue;
+}
+
+static void run_queue(struct task *task)
+{
+    struct replica *replica =
+        (struct replica *)(void *)((char *)task - offsetof(struct replica, task));
+    struct proposal **last = &replica->taken;
+    while (*last != NULL)
+        last = &(*last)->next;
+    pthread_mutex_lock(&replica->lock);
+    *last = replica->first;
+    replica->first = NULL;
+    replica->last = &replica->first;
+    replica->queue_count = 0;
+    replica->queue_size = 0;
+    replica->is_posted = false;
+    pthread_mutex_unlock(&replica->lock);
+    propose_taken(replica);
+    replica_arm(replica);
 }
 
 // --- Open and close
 
-static void apply_recovered(uint64_t index, struct span command, void *context)
+struct opening {
+    struct replica *replica;
+    const struct replica_options *options;
+    struct error *error;
+    enum status status;
+};
+
+static uint64_t log_snapshot_index(const struct replica *replica)
 {
-    struct replica *replica = context;
-    struct buf ignored;
-    buf_init(&ignored, RESULT_SIZE_MAX);
-    replica->machine->apply(index, command, &ignored, replica->context);
-    buf_deinit(&ignored);
-    atomic_store_explicit(&replica->applied_index, index, memory_order_relaxed);
+    struct wal_state state = {0};
+    struct wal_group *group = wal_find(replica->node->wal, replica->group_id);
+    if (group != NULL)
+        wal_state(group, &state);
+    return state.snapshot_index;
 }
 
-static enum status read_snapshot(struct replica *replica, struct error *error)
+static enum status open_group(struct replica *replica, const struct replica_options *options,
+                              struct error *error)
 {
-    struct buf bytes;
-    buf_init(&bytes, SNAPSHOT_SIZE_MAX + SNAPSHOT_HEADER_SIZE);
-    struct span state;
-    uint64_t index = 0;
-    enum status status = directory_read_file(replica->directory_fd, SNAPSHOT_NAME, error, &bytes);
-    if (status == STATUS_OK) {
-        status = snapshot_decode(buf_span(&bytes), error, &index, &state);
-        if (status == STATUS_OK)
-            status = replica->machine->decode(state, error, replica->context);
-    } else if (status == STATUS_NOT_FOUND) {
-        status = STATUS_OK;
+    struct replica_node *node = replica->node;
+    struct group_member members[MEMBERS_MAX];
+    char addresses[MEMBERS_MAX][24];
+    uint32_t seed;
+    if (options->member_count > MEMBERS_MAX)
+        return error_set(error, STATUS_INVALID, "%u members, the limit is %d",
+                         options->member_count, MEMBERS_MAX);
+    for (uint32_t i = 0; i < options->member_count; i++) {
+        // The library wants an address of each; ours are the peers', which may change.
+        (void)snprintf(addresses[i], sizeof(addresses[i]), "%llu",
+                       (unsigned long long)options->members[i].node_id);
+        members[i] = (struct group_member){
+            .id = options->members[i].node_id,
+            .address = str_from_cstr(addresses[i]),
+            .role = options->members[i].is_learner ? GROUP_LEARNER : GROUP_VOTER,
+        };
     }
-    buf_deinit(&bytes);
-    if (status != STATUS_OK)
-        return error_prefix(error, status, SNAPSHOT_NAME);
-    atomic_store_explicit(&replica->snapshot_index, index, memory_order_relaxed);
-    atomic_store_explicit(&replica->applied_index, index, memory_order_relaxed);
+    TRY(snapshot_load(replica, log_snapshot_index(replica), error));
+    rng_secure(&seed, sizeof(seed));
+    uint32_t election_ms = node->options.election_ms == 0 ? ELECTION_MS : node->options.election_ms;
+    TRY(group_create(
+        &(struct group_options){
+            .group_id = replica->group_id,
+            .node_id = node->options.node_id,
+            .wal = node->wal,
+            .host = &host,
+            .context = replica,
+            .now_ms = node_now_ms(node),
+            .seed = seed,
+            .election_ms = election_ms,
+            .heartbeat_ms = election_ms / 10,
+            .members = members,
+            .member_count = options->member_count,
+            .applied_index = replica->snapshot_index,
+        },
+        error, &replica->group));
+    replica->next = node->replicas;
+    node->replicas = replica;
+    replica_arm(replica);
     return STATUS_OK;
 }
 
-static enum status recover(struct replica *replica, const char *path, struct error *error)
+static void run_opening(void *argument)
 {
-    TRY(directory_open(path, error, &replica->directory_fd, &replica->lock_fd));
-    replica->log.directory_fd = replica->directory_fd;
-    TRY(read_snapshot(replica, error));
-    TRY(log_open(&replica->log, atomic_load(&replica->snapshot_index), apply_recovered, replica,
-                 error));
-    atomic_store_explicit(&replica->log_size, replica->log.size, memory_order_relaxed);
-    if (pthread_create(&replica->thread, NULL, run_thread, replica) != 0)
-        return error_set(error, STATUS_IO, "cannot start a thread");
-    replica->has_thread = true;
-    return STATUS_OK;
+    struct opening *opening = argument;
+    opening->status = open_group(opening->replica, opening->options, opening->error);
 }
 
-static char *copy_cstr(struct str text)
+static void replica_free(struct replica *replica)
 {
-    char *copy = mem_alloc(text.len + 1);
-    if (text.len > 0)
-        memcpy(copy, text.data, text.len);
-    return copy;
+    (void)pthread_mutex_destroy(&replica->lock);
+    mem_free(replica);
 }
 
 enum status replica_open(const struct replica_options *options, struct error *error,
                          struct replica **out_replica)
 {
     struct replica *replica = mem_alloc(sizeof(*replica));
+    replica->node = options->node;
+    replica->group_id = options->group_id;
     replica->machine = options->machine;
     replica->context = options->context;
-    replica->address = copy_cstr(options->address);
-    replica->directory_fd = -1;
-    replica->lock_fd = -1;
-    replica->log.fd = -1;
-    replica->log.files = options->files == NULL ? &system_files : options->files;
     replica->log_size_max = options->log_size_max == 0 ? LOG_SIZE_MAX : options->log_size_max;
     replica->snapshot_size_at = replica->log_size_max;
     replica->last = &replica->first;
-    buf_init(&replica->batch, 2 * BATCH_SIZE_MAX);
-    replica->sync_seconds = metric_histogram("vectron_replica_write_seconds", NULL,
-                                             "Time to write and sync a batch of the log.");
-    replica->commands_total = metric_counter("vectron_replica_commands_total", NULL,
-                                             "Commands that are durable and applied.");
-    pthread_mutex_init(&replica->lock, NULL);
-    pthread_cond_init(&replica->wake, NULL);
-
-    char *path = copy_cstr(options->directory);
-    enum status status = recover(replica, path, error);
-    if (status != STATUS_OK) {
-        status = error_prefix(error, status, "%s", path);
-        replica_close(replica);
-    } else {
-        *out_replica = replica;
+    replica->task.run = run_queue;
+    timer_init(&replica->timer, options->node->loop, fire);
+    (void)pthread_mutex_init(&replica->lock, NULL); // a default one cannot fail
+    struct opening opening = {replica, options, error, STATUS_OK};
+    node_run_wait(options->node, run_opening, &opening);
+    if (opening.status != STATUS_OK) {
+        replica_free(replica);
+        return opening.status;
     }
-    mem_free(path);
-    return status;
+    *out_replica = replica;
+    return STATUS_OK;
+}
+
+static void leave_node(struct replica *replica)
+{
+    struct replica **link = &replica->node->replicas;
+    while (*link != replica)
+        link = &(*link)->next;
+    *link = replica->next;
+    timer_stop(&replica->timer);
+    while (replica->taken != NULL) {
+        struct proposal *next = replica->taken->next;
+        refuse(replica->taken, STATUS_UNAVAILABLE, "");
+        replica->taken = next;
+    }
+    group_destroy(replica->group);
+    replica->group = NULL;
+}
+
+void replica_job_ended(struct replica *replica)
+{
+    if (replica->ended == NULL || replica->snapshot_job != NULL || replica->fetch != NULL)
+        return;
+    sem_t *ended = replica->ended;
+    leave_node(replica);
+    (void)sem_post(ended);
+}
+
+struct closing {
+    struct task task; // first
+    struct replica *replica;
+    sem_t ended;
+};
+
+static void run_closing(struct task *task)
+{
+    struct closing *closing = (struct closing *)(void *)task;
+    struct replica *replica = closing->replica;
+    replica->ended = &closing->ended;
+    if (replica->fetch != NULL)
+        snapshot_fetch_cancel(replica);
+    else
+        replica_job_ended(replica);
 }
 
 void replica_close(struct replica *replica)
 {
     if (replica == NULL)
         return;
-    if (replica->has_thread) {
-        pthread_mutex_lock(&replica->lock);
-        replica->is_closing = true;
-        pthread_cond_signal(&replica->wake);
-        pthread_mutex_unlock(&replica->lock);
-        pthread_join(replica->thread, NULL);
-    }
-    log_close(&replica->log);
-    if (replica->lock_fd >= 0)
-        close(replica->lock_fd);
-    if (replica->directory_fd >= 0)
-        close(replica->directory_fd);
-    pthread_cond_destroy(&replica->wake);
-    pthread_mutex_destroy(&replica->lock);
-    buf_deinit(&replica->batch);
-    mem_free(replica->address);
-    mem_free(replica);
+    ASSERT(loop_current() == NULL);
+    pthread_mutex_lock(&replica->lock);
+    replica->is_closing = true;
+    pthread_mutex_unlock(&replica->lock);
+    // The queue's task, when it is posted, runs before this one.
+    struct closing closing = {.task = {.run = run_closing}, .replica = replica};
+    (void)sem_init(&closing.ended, 0, 0);
+    loop_post(replica->node->loop, &closing.task);
+    while (sem_wait(&closing.ended) != 0)
+        continue; // interrupted
+    (void)sem_destroy(&closing.ended);
+    replica_free(replica);
 }
 
 // --- Proposals and reads
@@ -353,7 +410,9 @@ static enum status enqueue(struct replica *replica, struct proposal *proposal)
     replica->last = &proposal->next;
     replica->queue_count++;
     replica->queue_size += proposal->size;
-    pthread_cond_signal(&replica->wake);
+    if (!replica->is_posted)
+        loop_post(replica->node->loop, &replica->task);
+    replica->is_posted = true;
     return STATUS_OK;
 }
 
@@ -382,42 +441,88 @@ enum status replica_propose(struct replica *replica, struct span command, replic
     return status;
 }
 
-static void run_barrier(struct task *task)
+static void run_read(struct task *task)
 {
     struct barrier *barrier = (struct barrier *)task;
-    barrier->done(STATUS_OK, barrier->context);
-    mem_free(barrier);
+    struct replica *replica = barrier->replica;
+    barrier->task.run = run_barrier;
+    group_read(replica->group, node_now_ms(replica->node), barrier);
+    replica_arm(replica);
 }
 
-// A group of one has applied whatever it acknowledged, so there is nothing to wait for.
 void replica_read_barrier(struct replica *replica, void (*done)(enum status status, void *context),
                           void *context)
 {
-    ASSERT(replica->has_thread);
     struct barrier *barrier = mem_alloc(sizeof(*barrier));
-    barrier->task.run = run_barrier;
+    barrier->task.run = run_read;
+    barrier->loop = loop_current();
+    barrier->replica = replica;
     barrier->done = done;
     barrier->context = context;
-    loop_post(loop_current(), &barrier->task);
+    ASSERT(barrier->loop != NULL);
+    loop_post(replica->node->loop, &barrier->task);
 }
 
 // --- Questions
 
-bool replica_is_leader(const struct replica *replica)
+bool replica_is_leading(const struct replica *replica)
 {
-    return replica->has_thread;
+    return atomic_load_explicit(&replica->is_leading, memory_order_acquire);
 }
 
-struct str replica_leader_address(const struct replica *replica)
+bool replica_leader_address(const struct replica *replica, char *out, size_t size)
 {
-    return str_from_cstr(replica->address);
+    struct replica_node *node = replica->node;
+    uint64_t leader_id = atomic_load_explicit(&replica->leader_id, memory_order_relaxed);
+    if (leader_id == node->options.node_id) {
+        (void)snprintf(out, size, "%s", node->address);
+        return true;
+    }
+    const struct peer *peer = leader_id == 0 ? NULL : node_peer(node, leader_id);
+    if (peer == NULL)
+        return false;
+    pthread_mutex_lock(&node->lock);
+    (void)snprintf(out, size, "%s", peer->public_address);
+    pthread_mutex_unlock(&node->lock);
+    return out[0] != '\0';
+}
+
+struct channel *replica_leader_channel(const struct replica *replica)
+{
+    uint64_t leader_id = atomic_load_explicit(&replica->leader_id, memory_order_relaxed);
+    struct peer *peer = leader_id == 0 ? NULL : node_peer(replica->node, leader_id);
+    return peer != NULL ? peer->channel : NULL;
+}
+
+struct transfer_task {
+    struct task task;
+    struct replica *replica;
+    uint64_t to;
+};
+
+static void run_transfer(struct task *task)
+{
+    struct transfer_task *transfer = (struct transfer_task *)(void *)task;
+    (void)group_transfer(transfer->replica->group, node_now_ms(transfer->replica->node),
+                         transfer->to);
+    replica_arm(transfer->replica);
+    mem_free(transfer);
+}
+
+void replica_transfer(struct replica *replica, uint64_t node_id)
+{
+    struct transfer_task *transfer = mem_alloc(sizeof(*transfer));
+    *transfer = (struct transfer_task){{.run = run_transfer}, replica, node_id};
+    loop_post(replica->node->loop, &transfer->task);
 }
 
 void replica_get_stats(const struct replica *replica, struct replica_stats *out_stats)
 {
     *out_stats = (struct replica_stats){
-        .applied_index = atomic_load_explicit(&replica->applied_index, memory_order_acquire),
-        .snapshot_index = atomic_load_explicit(&replica->snapshot_index, memory_order_relaxed),
+        .term = atomic_load_explicit(&replica->term, memory_order_relaxed),
+        .leader_id = atomic_load_explicit(&replica->leader_id, memory_order_relaxed),
+        .applied_index = atomic_load_explicit(&replica->applied, memory_order_acquire),
+        .snapshot_index = atomic_load_explicit(&replica->snapshot, memory_order_relaxed),
         .log_size = atomic_load_explicit(&replica->log_size, memory_order_relaxed),
         .snapshot_failure_count =
             atomic_load_explicit(&replica->snapshot_failure_count, memory_order_relaxed),

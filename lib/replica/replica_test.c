@@ -1,542 +1,406 @@
 #include "replica/replica.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
+#include <semaphore.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "api/rpc.h"
+#include "base/clock.h"
+#include "base/limits.h"
 #include "base/mem.h"
-#include "base/rng.h"
-#include "net/net.h"
+#include "net/server.h"
 #include "testing/test.h"
 
-// The machine of these tests is a list of commands, with a count in front of each answer.
+// Nodes as processes have them, over real connections: a register machine that appends whatever
+// comes, so that its state is the history.
 
-struct list {
-    struct buf bytes; // each command with its length
-    uint64_t count;
-    uint64_t last_index;
+enum { NODES_MAX = 3, SECONDS_MAX = 20, PATH_SIZE = 512 };
+
+struct machine {
+    pthread_mutex_t lock;
+    struct buf history; // each command and a newline
+    uint32_t apply_count;
 };
 
-static void list_apply(uint64_t index, struct span command, struct buf *result, void *context)
+struct node {
+    struct net *net;
+    struct replica_node *node;
+    struct replica *replica;
+    struct rpc_router *router;
+    struct server *server;
+    struct machine machine;
+    char address[128];
+    char folder[PATH_SIZE];
+};
+
+struct world {
+    struct net *net; // one: the Raft library is for one thread of a process
+    struct node nodes[NODES_MAX];
+    uint32_t count;
+    struct error error;
+    size_t log_size_max;
+};
+
+// --- The machine
+
+static void apply(uint64_t index, struct span command, struct buf *result, void *context)
 {
-    struct list *list = context;
-    CHECK(index == list->last_index + 1);
-    list->last_index = index;
-    list->count++;
-    buf_append_u32(&list->bytes, (uint32_t)command.len);
-    buf_append(&list->bytes, command.data, command.len);
-    buf_append_u64(result, list->count);
+    struct machine *machine = context;
+    pthread_mutex_lock(&machine->lock);
+    buf_append(&machine->history, command.data, command.len);
+    buf_append_byte(&machine->history, '\n');
+    machine->apply_count++;
+    pthread_mutex_unlock(&machine->lock);
+    buf_append_u64(result, index);
 }
 
-static void list_encode(struct buf *out, void *context)
+static void encode(struct buf *out, void *context)
 {
-    struct list *list = context;
-    buf_append_u64(out, list->count);
-    buf_append_u64(out, list->last_index);
-    buf_append(out, list->bytes.data, list->bytes.len);
+    struct machine *machine = context;
+    pthread_mutex_lock(&machine->lock);
+    buf_append(out, machine->history.data, machine->history.len);
+    pthread_mutex_unlock(&machine->lock);
 }
 
-static enum status list_decode(struct span bytes, struct error *error, void *context)
+static enum status decode(struct span bytes, struct error *error, void *context)
 {
-    struct list *list = context;
-    if (bytes.len < 16)
-        return error_set(error, STATUS_CORRUPT, "short");
-    memcpy(&list->count, bytes.data, 8);
-    memcpy(&list->last_index, bytes.data + 8, 8);
-    buf_append(&list->bytes, bytes.data + 16, bytes.len - 16);
+    struct machine *machine = context;
+    (void)error;
+    pthread_mutex_lock(&machine->lock);
+    buf_clear(&machine->history);
+    buf_append(&machine->history, bytes.data, bytes.len);
+    pthread_mutex_unlock(&machine->lock);
     return STATUS_OK;
 }
 
-static const struct replica_machine list_machine = {list_apply, list_encode, list_decode};
+static const struct replica_machine history_machine = {apply, encode, decode, NULL};
 
-static void list_init(struct list *list)
-{
-    *list = (struct list){0};
-    buf_init(&list->bytes, SIZE_MAX);
-}
+// --- Nodes
 
-static void list_deinit(struct list *list)
+static void listen_first(struct world *world, uint32_t i)
 {
-    buf_deinit(&list->bytes);
-}
-
-static enum status open_list(const char *folder, struct list *list, size_t log_size_max,
-                             struct error *error, struct replica **out_replica)
-{
-    list_init(list);
-    struct replica_options options = {
-        .directory = str_from_cstr(folder),
-        .machine = &list_machine,
-        .context = list,
-        .address = STR("localhost:1"),
-        .log_size_max = log_size_max,
+    struct node *node = &world->nodes[i];
+    const struct listener_options options = {
+        .address = node->address[0] != '\0' ? str_from_cstr(node->address) : STR("127.0.0.1:0"),
+        .handler = &rpc_call_handler,
+        .context = node->router,
+        .has_grpc = true,
+        .message_size_max = LIMIT_REQUEST_SIZE_WORKER,
     };
-    return replica_open(&options, error, out_replica);
+    char address[128];
+    REQUIRE_OK(server_listen(node->server, &options, &world->error, address));
+    (void)snprintf(node->address, sizeof(node->address), "%s", address);
 }
 
-// --- Waiting for answers
+static void open_node(struct world *world, uint32_t i)
+{
+    struct node *node = &world->nodes[i];
+    node->net = world->net;
+    (void)pthread_mutex_init(&node->machine.lock, NULL);
+    buf_init(&node->machine.history, SIZE_MAX);
+    node->machine.apply_count = 0;
+    node->router = rpc_router_create(&(struct rpc_router_options){0});
+    node->server = server_create(node->net);
+    REQUIRE_OK(replica_node_open(
+        &(struct replica_node_options){
+            .net = node->net,
+            .directory = str_from_cstr(node->folder),
+            .cluster_id = 7,
+            .node_id = i + 1,
+            .address = str_from_cstr(node->folder),
+            .election_ms = 300,
+            .segment_size = 64 << 10,
+        },
+        &world->error, &node->node));
+    replica_node_serve(node->node, node->router);
+    listen_first(world, i);
+}
 
-struct answer {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    uint32_t done_count;
+static void join(struct world *world, uint32_t i)
+{
+    struct node *node = &world->nodes[i];
+    struct replica_member members[NODES_MAX];
+    for (uint32_t k = 0; k < world->count; k++) {
+        members[k] = (struct replica_member){.node_id = k + 1};
+        REQUIRE_OK(replica_node_set_peer(node->node, k + 1, str_from_cstr(world->nodes[k].address),
+                                         &world->error));
+    }
+    REQUIRE_OK(replica_open(
+        &(struct replica_options){
+            .node = node->node,
+            .group_id = 3,
+            .machine = &history_machine,
+            .context = &node->machine,
+            .members = members,
+            .member_count = world->count,
+            .log_size_max = world->log_size_max,
+        },
+        &world->error, &node->replica));
+}
+
+static void close_node(struct world *world, uint32_t i)
+{
+    struct node *node = &world->nodes[i];
+    if (node->net == NULL)
+        return;
+    server_destroy(node->server);
+    replica_close(node->replica);
+    replica_node_close(node->node);
+    rpc_router_destroy(node->router);
+    buf_deinit(&node->machine.history);
+    (void)pthread_mutex_destroy(&node->machine.lock);
+    node->net = NULL;
+    node->replica = NULL;
+}
+
+static void open_world(struct world *world, uint32_t count)
+{
+    *world = (struct world){.count = count};
+    REQUIRE_OK(net_create(&(struct net_options){.loop_count = 2}, &world->error, &world->net));
+    for (uint32_t i = 0; i < count; i++) {
+        (void)snprintf(world->nodes[i].folder, sizeof(world->nodes[i].folder), "%s/node%u",
+                       test_temporary_folder(), i + 1);
+        open_node(world, i);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        join(world, i);
+}
+
+static void close_world(struct world *world)
+{
+    for (uint32_t i = 0; i < world->count; i++)
+        close_node(world, i);
+    net_destroy(world->net);
+}
+
+// --- Waiting
+
+static void pause_ms(long ms)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
+// The position of the one that leads.
+static uint32_t wait_leader(struct world *world)
+{
+    uint64_t until_ns = clock_monotonic_ns() + SECONDS_MAX * 1000000000ULL;
+    while (clock_monotonic_ns() < until_ns) {
+        for (uint32_t i = 0; i < world->count; i++) {
+            if (world->nodes[i].replica != NULL && replica_is_leading(world->nodes[i].replica))
+                return i;
+        }
+        pause_ms(5);
+    }
+    CHECK(!"nobody leads");
+    return 0;
+}
+
+struct waiting {
+    sem_t done;
     enum status status;
     uint64_t index;
-    uint64_t number;
-    char text[128];
-    bool was_on_loop;
+    uint64_t answer;
 };
 
-static void answer_init(struct answer *answer)
+static void proposed(enum status status, uint64_t index, struct span result, void *context)
 {
-    *answer = (struct answer){0};
-    pthread_mutex_init(&answer->lock, NULL);
-    pthread_cond_init(&answer->wake, NULL);
-}
-
-static void answer_set(enum status status, uint64_t index, struct span result, void *context)
-{
-    struct answer *answer = context;
-    pthread_mutex_lock(&answer->lock);
-    answer->status = status;
-    answer->index = index;
-    answer->was_on_loop = loop_current() != NULL;
+    struct waiting *waiting = context;
+    waiting->status = status;
+    waiting->index = index;
     if (status == STATUS_OK && result.len == 8)
-        memcpy(&answer->number, result.data, 8);
-    if (status != STATUS_OK)
-        snprintf(answer->text, sizeof(answer->text), "%.*s", (int)result.len,
-                 (const char *)result.data);
-    answer->done_count++;
-    pthread_cond_signal(&answer->wake);
-    pthread_mutex_unlock(&answer->lock);
+        memcpy(&waiting->answer, result.data, 8);
+    (void)sem_post(&waiting->done);
 }
 
-static void answer_wait(struct answer *answer, uint32_t count)
+static enum status propose(struct world *world, uint32_t i, const char *words)
 {
-    pthread_mutex_lock(&answer->lock);
-    while (answer->done_count < count)
-        pthread_cond_wait(&answer->wake, &answer->lock);
-    pthread_mutex_unlock(&answer->lock);
-}
-
-static enum status put(struct replica *replica, const char *text, struct answer *answer)
-{
-    answer_init(answer);
-    enum status status =
-        replica_propose(replica, str_span(str_from_cstr(text)), answer_set, answer);
+    struct waiting waiting = {0};
+    struct span command = {(const uint8_t *)words, strlen(words)};
+    (void)sem_init(&waiting.done, 0, 0);
+    enum status status = replica_propose(world->nodes[i].replica, command, proposed, &waiting);
     if (status == STATUS_OK) {
-        answer_wait(answer, 1);
-        status = answer->status;
+        while (sem_wait(&waiting.done) != 0)
+            continue;
+        status = waiting.status;
     }
+    if (status == STATUS_OK)
+        CHECK_EQ_U64(waiting.answer, waiting.index); // the machine's answer came back
+    (void)sem_destroy(&waiting.done);
     return status;
 }
 
-// The only file in the folder whose name starts with the prefix; counts them.
-static int find_file(const char *folder, const char *prefix, char path[static 512])
+// By whoever leads, as often as it takes.
+static void propose_somehow(struct world *world, const char *words)
 {
-    int count = 0;
-    DIR *directory = opendir(folder);
-    struct dirent *entry;
-    // The stream belongs to this call. NOLINTNEXTLINE(concurrency-mt-unsafe)
-    while (directory != NULL && (entry = readdir(directory)) != NULL) {
-        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0) {
-            snprintf(path, 512, "%s/%.200s", folder, entry->d_name);
-            count++;
-        }
+    uint64_t until_ns = clock_monotonic_ns() + SECONDS_MAX * 1000000000ULL;
+    while (clock_monotonic_ns() < until_ns) {
+        if (propose(world, wait_leader(world), words) == STATUS_OK)
+            return;
+        pause_ms(5);
     }
-    if (directory != NULL)
-        closedir(directory);
-    return count;
+    REQUIRE(!"no proposal was taken");
 }
 
-static void change_byte(const char *path, off_t offset)
+static bool has_history(struct node *node, const char *wanted)
 {
-    uint8_t byte = 0;
-    int fd = open(path, O_RDWR);
-    CHECK(fd >= 0 && pread(fd, &byte, 1, offset) == 1);
-    byte ^= 0x40;
-    CHECK(pwrite(fd, &byte, 1, offset) == 1);
-    close(fd);
+    pthread_mutex_lock(&node->machine.lock);
+    bool is_equal = str_equal(buf_str(&node->machine.history), str_from_cstr(wanted));
+    pthread_mutex_unlock(&node->machine.lock);
+    return is_equal;
 }
 
-TEST(commands_survive_a_restart)
+static void wait_history(struct world *world, uint32_t i, const char *wanted)
 {
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct answer answer;
-    REQUIRE_OK(open_list(folder, &list, 0, &error, &replica));
-    CHECK(replica_is_leader(replica));
-    CHECK_STR(replica_leader_address(replica), STR("localhost:1"));
-    CHECK_OK(put(replica, "one", &answer));
-    CHECK_EQ_U64(answer.index, 1);
-    CHECK_OK(put(replica, "", &answer));
-    CHECK_EQ_U64(answer.number, 2);
-    replica_close(replica);
-    struct list again;
-    REQUIRE_OK(open_list(folder, &again, 0, &error, &replica));
-    CHECK_EQ_U64(again.count, 2);
-    CHECK_STR(buf_str(&again.bytes), buf_str(&list.bytes));
-    CHECK_OK(put(replica, "three", &answer));
-    CHECK_EQ_U64(answer.index, 3);
-    replica_close(replica);
-    list_deinit(&list);
-    list_deinit(&again);
+    uint64_t until_ns = clock_monotonic_ns() + SECONDS_MAX * 1000000000ULL;
+    while (clock_monotonic_ns() < until_ns && !has_history(&world->nodes[i], wanted))
+        pause_ms(5);
+    CHECK(has_history(&world->nodes[i], wanted));
+}
+
+// --- Tests
+
+TEST(one_alone_keeps_what_it_acknowledged)
+{
+    struct world world;
+    open_world(&world, 1);
+    propose_somehow(&world, "a");
+    propose_somehow(&world, "b");
+    close_node(&world, 0);
+    open_node(&world, 0);
+    join(&world, 0);
+    propose_somehow(&world, "c");
+    wait_history(&world, 0, "a\nb\nc\n");
+    close_world(&world);
+}
+
+TEST(a_snapshot_takes_the_place_of_the_log)
+{
+    struct world world;
+    struct replica_stats stats = {0};
+    char words[1025];
+    open_world(&world, 1);
+    close_node(&world, 0);
+    world.log_size_max = 64 << 10;
+    open_node(&world, 0);
+    join(&world, 0);
+    memset(words, 'x', sizeof(words) - 1);
+    words[sizeof(words) - 1] = '\0';
+    for (int i = 0; i < 300; i++)
+        propose_somehow(&world, words);
+    for (int i = 0; i < 400 && stats.snapshot_index == 0; i++) {
+        replica_get_stats(world.nodes[0].replica, &stats);
+        pause_ms(5);
+    }
+    CHECK(stats.snapshot_index > 0);
+    close_node(&world, 0);
+    open_node(&world, 0);
+    join(&world, 0);
+    propose_somehow(&world, "last");
+    CHECK(world.nodes[0].machine.apply_count < 300);
+    pthread_mutex_lock(&world.nodes[0].machine.lock);
+    CHECK_EQ_U64(world.nodes[0].machine.history.len, 300 * sizeof(words) + 5);
+    pthread_mutex_unlock(&world.nodes[0].machine.lock);
+    close_world(&world);
+}
+
+TEST(three_apply_the_same_and_outlive_their_leader)
+{
+    struct world world;
+    open_world(&world, 3);
+    propose_somehow(&world, "a");
+    uint32_t leader = wait_leader(&world);
+    uint32_t other = (leader + 1) % 3;
+    CHECK_STATUS(propose(&world, other, "never"), STATUS_NOT_LEADER);
+    close_node(&world, leader);
+    propose_somehow(&world, "b");
+    open_node(&world, leader);
+    join(&world, leader);
+    propose_somehow(&world, "c");
+    for (uint32_t i = 0; i < 3; i++)
+        wait_history(&world, i, "a\nb\nc\n");
+    close_world(&world);
+}
+
+TEST(one_that_missed_more_than_the_log_keeps_fetches_a_snapshot)
+{
+    struct world world;
+    char wanted[64 << 10] = "";
+    size_t size = 0;
+    open_world(&world, 3);
+    uint32_t away = (wait_leader(&world) + 1) % 3;
+    for (uint32_t i = 0; i < 3; i++)
+        close_node(&world, i);
+    world.log_size_max = 4 << 10;
+    for (uint32_t i = 0; i < 3; i++) {
+        if (i != away)
+            open_node(&world, i);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        if (i != away)
+            join(&world, i);
+    }
+    for (int i = 0; i < 6000; i++) {
+        char words[16];
+        (void)snprintf(words, sizeof(words), "%d", i);
+        propose_somehow(&world, words);
+        size += (size_t)snprintf(wanted + size, sizeof(wanted) - size, "%d\n", i);
+    }
+    open_node(&world, away);
+    join(&world, away);
+    wait_history(&world, away, wanted);
+    CHECK(world.nodes[away].machine.apply_count < 6000);
+    close_world(&world);
+}
+
+TEST(the_lead_can_be_handed_over)
+{
+    struct world world;
+    open_world(&world, 3);
+    propose_somehow(&world, "a");
+    uint32_t leader = wait_leader(&world);
+    uint32_t other = (leader + 1) % 3;
+    for (int i = 0; i < 1000 && !replica_is_leading(world.nodes[other].replica); i++) {
+        replica_transfer(world.nodes[leader].replica, other + 1);
+        pause_ms(20);
+    }
+    CHECK(replica_is_leading(world.nodes[other].replica));
+    propose_somehow(&world, "b");
+    wait_history(&world, leader, "a\nb\n");
+    close_world(&world);
+}
+
+TEST(what_is_too_large_is_refused)
+{
+    struct world world;
+    struct waiting waiting = {0};
+    open_world(&world, 1);
+    size_t size = REPLICA_COMMAND_SIZE_MAX + 1;
+    uint8_t *bytes = mem_alloc(size);
+    CHECK_STATUS(
+        replica_propose(world.nodes[0].replica, (struct span){bytes, size}, proposed, &waiting),
+        STATUS_INVALID);
+    mem_free(bytes);
+    close_world(&world);
 }
 
 TEST(a_directory_has_one_owner)
 {
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct list other;
+    struct world world;
+    struct replica_node *second = NULL;
     struct error error;
-    struct replica *replica = NULL;
-    struct replica *second = NULL;
-    REQUIRE_OK(open_list(folder, &list, 0, &error, &replica));
-    CHECK_STATUS(open_list(folder, &other, 0, &error, &second), STATUS_PRECONDITION);
-    CHECK_CONTAINS(str_from_cstr(error.text), STR("in use by another process"));
-    replica_close(replica);
-    list_deinit(&list);
-    list_deinit(&other);
-}
-
-TEST(snapshots_replace_the_log)
-{
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct answer answer;
-    char path[512];
-    REQUIRE_OK(open_list(folder, &list, 1000, &error, &replica));
-    for (int i = 0; i < 200; i++) {
-        char text[32];
-        snprintf(text, sizeof(text), "command %d", i);
-        CHECK_OK(put(replica, text, &answer));
-    }
-    replica_close(replica);
-    CHECK(find_file(folder, "log-", path) == 1);
-    CHECK(find_file(folder, "snapshot", path) == 1);
-
-    struct list again;
-    struct replica_stats stats;
-    REQUIRE_OK(open_list(folder, &again, 1000, &error, &replica));
-    replica_get_stats(replica, &stats);
-    CHECK_EQ_U64(stats.applied_index, 200);
-    CHECK(stats.snapshot_index > 150 && stats.log_size <= 1100);
-    CHECK_EQ_U64(again.count, 200);
-    CHECK_STR(buf_str(&again.bytes), buf_str(&list.bytes));
-    replica_close(replica);
-    list_deinit(&list);
-    list_deinit(&again);
-
-    // Without its log a snapshot is not all that was acknowledged.
-    CHECK(find_file(folder, "log-", path) == 1);
-    CHECK(unlink(path) == 0);
-    CHECK_STATUS(open_list(folder, &again, 0, &error, &replica), STATUS_CORRUPT);
-    list_deinit(&again);
-}
-
-TEST(damage_is_refused_and_a_torn_tail_is_cut)
-{
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct answer answer;
-    char path[512];
-    REQUIRE_OK(open_list(folder, &list, 0, &error, &replica));
-    CHECK_OK(put(replica, "first", &answer));
-    CHECK_OK(put(replica, "second", &answer));
-    replica_close(replica);
-    list_deinit(&list);
-
-    CHECK(find_file(folder, "log-", path) == 1);
-    int fd = open(path, O_WRONLY | O_APPEND);
-    CHECK(write(fd, "VREC torn", 9) == 9);
-    close(fd);
-    REQUIRE_OK(open_list(folder, &list, 0, &error, &replica));
-    CHECK_EQ_U64(list.count, 2);
-    CHECK_OK(put(replica, "third", &answer));
-    CHECK_EQ_U64(answer.index, 3);
-    replica_close(replica);
-    list_deinit(&list);
-
-    change_byte(path, 32 + 32 + 2); // in "first"
-    CHECK_STATUS(open_list(folder, &list, 0, &error, &replica), STATUS_CORRUPT);
-    CHECK_CONTAINS(str_from_cstr(error.text), STR("damaged at byte 32"));
-    list_deinit(&list);
-}
-
-static void count_barrier(enum status status, void *context)
-{
-    answer_set(status, 0, (struct span){0}, context);
-}
-
-struct loop_job {
-    struct task task;
-    struct replica *replica;
-    struct answer *answer;
-    struct answer *barrier;
-};
-
-static void propose_on_loop(struct task *task)
-{
-    struct loop_job *job = (struct loop_job *)task;
-    CHECK_OK(replica_propose(job->replica, str_span(STR("x")), answer_set, job->answer));
-    replica_read_barrier(job->replica, count_barrier, job->barrier);
-}
-
-TEST(answers_come_on_the_loop_of_the_proposal)
-{
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct net *net = NULL;
-    REQUIRE_OK(net_create(&(struct net_options){.loop_count = 2}, &error, &net));
-    REQUIRE_OK(open_list(folder, &list, 0, &error, &replica));
-    struct answer answer;
-    struct answer barrier;
-    answer_init(&answer);
-    answer_init(&barrier);
-    struct loop_job job = {{NULL, propose_on_loop}, replica, &answer, &barrier};
-    loop_post(net_loop(net, 1), &job.task);
-    answer_wait(&answer, 1);
-    answer_wait(&barrier, 1);
-    CHECK(answer.was_on_loop && answer.status == STATUS_OK && answer.index == 1);
-    CHECK(barrier.was_on_loop && barrier.status == STATUS_OK);
-    replica_close(replica);
-    net_destroy(net);
-    list_deinit(&list);
-}
-
-// --- Many proposers
-
-enum { PROPOSERS = 4, PROPOSALS = 250 };
-
-struct proposer {
-    struct replica *replica;
-    struct answer answer;
-};
-
-static void *propose_many(void *argument)
-{
-    struct proposer *proposer = argument;
-    answer_init(&proposer->answer);
-    for (uint32_t i = 0; i < PROPOSALS; i++)
-        CHECK_OK(replica_propose(proposer->replica, (struct span){(const uint8_t *)&i, sizeof(i)},
-                                 answer_set, &proposer->answer));
-    answer_wait(&proposer->answer, PROPOSALS);
-    return NULL;
-}
-
-TEST(many_threads_share_the_syncs)
-{
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct proposer proposers[PROPOSERS];
-    pthread_t threads[PROPOSERS];
-    REQUIRE_OK(open_list(folder, &list, 4096, &error, &replica));
-    for (int i = 0; i < PROPOSERS; i++) {
-        proposers[i].replica = replica;
-        pthread_create(&threads[i], NULL, propose_many, &proposers[i]);
-    }
-    for (int i = 0; i < PROPOSERS; i++)
-        pthread_join(threads[i], NULL);
-    struct replica_stats stats;
-    replica_get_stats(replica, &stats);
-    CHECK_EQ_U64(stats.applied_index, PROPOSERS * PROPOSALS);
-    CHECK_EQ_U64(list.count, PROPOSERS * PROPOSALS);
-    uint8_t *large = mem_alloc(REPLICA_COMMAND_SIZE_MAX + 1);
-    CHECK_STATUS(replica_propose(replica, (struct span){large, REPLICA_COMMAND_SIZE_MAX + 1},
-                                 answer_set, NULL),
-                 STATUS_INVALID);
-    mem_free(large);
-    replica_close(replica);
-    list_deinit(&list);
-}
-
-// --- A disk that fails
-
-static atomic_int writes_until_full = INT32_MAX;
-static atomic_int syncs_until_failure = INT32_MAX;
-
-static int64_t failing_write(int fd, const void *bytes, size_t size, int64_t offset)
-{
-    if (atomic_fetch_sub(&writes_until_full, 1) <= 0) {
-        // The disk takes a part, then it is full.
-        if (size > 1)
-            return pwrite(fd, bytes, size / 2, offset);
-        errno = ENOSPC;
-        return -1;
-    }
-    return pwrite(fd, bytes, size, offset);
-}
-
-static int failing_sync(int fd)
-{
-    if (atomic_fetch_sub(&syncs_until_failure, 1) <= 0) {
-        errno = EIO;
-        return -1;
-    }
-    return fdatasync(fd);
-}
-
-static const struct replica_files failing_files = {failing_write, failing_sync, NULL};
-
-static enum status open_failing(const char *folder, struct list *list, struct replica **out_replica)
-{
-    struct error error;
-    list_init(list);
-    struct replica_options options = {.directory = str_from_cstr(folder),
-                                      .machine = &list_machine,
-                                      .context = list,
-                                      .files = &failing_files};
-    return replica_open(&options, &error, out_replica);
-}
-
-TEST(a_full_disk_refuses_and_recovers)
-{
-    const char *folder = test_temporary_folder();
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct answer answer;
-    REQUIRE_OK(open_failing(folder, &list, &replica));
-    CHECK_OK(put(replica, "before", &answer));
-    atomic_store(&writes_until_full, 0);
-    CHECK_STATUS(put(replica, "refused", &answer), STATUS_EXHAUSTED);
-    CHECK_CONTAINS(str_from_cstr(answer.text), STR("No space left"));
-    atomic_store(&writes_until_full, INT32_MAX);
-    CHECK_OK(put(replica, "after", &answer));
-    CHECK_EQ_U64(answer.index, 2);
-    replica_close(replica);
-    struct list again;
-    REQUIRE_OK(open_list(folder, &again, 0, &error, &replica));
-    CHECK_STR(buf_str(&again.bytes), buf_str(&list.bytes));
-    replica_close(replica);
-    list_deinit(&list);
-    list_deinit(&again);
-}
-
-TEST(a_failed_sync_stops_the_process)
-{
-    const char *folder = test_temporary_folder();
-    int pipe_fds[2];
-    CHECK(pipe(pipe_fds) == 0);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        struct list list;
-        struct replica *replica = NULL;
-        struct answer answer;
-        dup2(pipe_fds[1], STDERR_FILENO);
-        if (open_failing(folder, &list, &replica) != STATUS_OK)
-            _exit(1);
-        atomic_store(&syncs_until_failure, 0);
-        (void)put(replica, "never acknowledged", &answer); // does not come back
-        _exit(2);
-    }
-    close(pipe_fds[1]);
-    char text[256] = {0};
-    CHECK(read(pipe_fds[0], text, sizeof(text) - 1) > 0);
-    close(pipe_fds[0]);
-    int result = 0;
-    waitpid(child, &result, 0);
-    CHECK(WIFSIGNALED(result) && WTERMSIG(result) == SIGABRT);
-    CHECK_CONTAINS(str_from_cstr(text), STR("fdatasync of the log failed"));
-}
-
-// --- Crashes
-
-// The child says through the pipe which number was acknowledged; it is killed at some moment.
-struct crash_writer {
-    int fd;
-};
-
-static void acknowledge(enum status status, uint64_t index, struct span result, void *context)
-{
-    struct crash_writer *writer = context;
-    (void)result;
-    if (status != STATUS_OK || write(writer->fd, &index, sizeof(index)) != sizeof(index))
-        _exit(3);
-}
-
-static void run_crash_child(const char *folder, int fd)
-{
-    struct list list;
-    struct error error;
-    struct replica *replica = NULL;
-    struct crash_writer writer = {fd};
-    if (open_list(folder, &list, 3000, &error, &replica) != STATUS_OK) {
-        fprintf(stderr, "%s\n", error.text);
-        _exit(1);
-    }
-    for (;;) {
-        uint8_t command[100] = {0};
-        if (replica_propose(replica, (struct span){command, sizeof(command)}, acknowledge,
-                            &writer) != STATUS_OK)
-            usleep(100); // the queue is full
-    }
-}
-
-TEST(everything_acknowledged_survives_kill)
-{
-    const char *folder = test_temporary_folder();
-    struct rng rng;
-    rng_init(&rng, 42);
-    uint64_t acknowledged = 0;
-    for (int round = 0; round < 15; round++) {
-        int fds[2];
-        CHECK(pipe(fds) == 0);
-        fflush(stdout);
-        pid_t child = fork();
-        if (child == 0) {
-            close(fds[0]);
-            run_crash_child(folder, fds[1]);
-        }
-        close(fds[1]);
-        // After a random number of acknowledgements, and then at any place.
-        uint64_t wanted = rng_below(&rng, 400) + 1;
-        uint64_t index = 0;
-        for (uint64_t i = 0; i < wanted; i++) {
-            if (read(fds[0], &index, sizeof(index)) != sizeof(index))
-                break;
-            acknowledged = index;
-        }
-        kill(child, SIGKILL);
-        while (read(fds[0], &index, sizeof(index)) == sizeof(index))
-            acknowledged = index;
-        close(fds[0]);
-        int result = 0;
-        waitpid(child, &result, 0);
-        CHECK(WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL);
-
-        struct list list;
-        struct error error = {{0}};
-        struct replica *replica = NULL;
-        enum status status = open_list(folder, &list, 3000, &error, &replica);
-        if (status != STATUS_OK)
-            printf("%s\n", error.text);
-        REQUIRE(status == STATUS_OK);
-        CHECK(list.count >= acknowledged);
-        CHECK_EQ_U64(list.last_index, list.count);
-        replica_close(replica);
-        list_deinit(&list);
-    }
-    CHECK(acknowledged > 15);
+    open_world(&world, 1);
+    CHECK_STATUS(replica_node_open(
+                     &(struct replica_node_options){
+                         .net = world.nodes[0].net,
+                         .directory = str_from_cstr(world.nodes[0].folder),
+                         .node_id = 1,
+                     },
+                     &error, &second),
+                 STATUS_PRECONDITION);
+    close_world(&world);
 }
 
 TEST_MAIN()

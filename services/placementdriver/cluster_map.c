@@ -202,12 +202,13 @@ static void watcher_run(struct task *task)
     struct driver *driver = watcher->driver;
     pthread_mutex_lock(&driver->lock);
     watcher->is_posted = false;
-    bool is_draining = driver->is_draining;
+    bool is_over = driver->is_draining || !atomic_load(&driver->leads);
     pthread_mutex_unlock(&driver->lock);
     if (watcher->is_over) {
         rpc_unref(watcher->rpc);
-    } else if (is_draining) {
-        rpc_fail(watcher->rpc, STATUS_UNAVAILABLE, "this placement driver is stopping");
+    } else if (is_over) {
+        rpc_fail(watcher->rpc, STATUS_UNAVAILABLE,
+                 "this placement driver is stopping or does not lead any more");
         watcher_end(watcher);
     } else {
         tell(watcher);

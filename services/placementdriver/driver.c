@@ -1,7 +1,6 @@
 #include "placementdriver/driver.h"
 
 #include <inttypes.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,13 +65,22 @@ static void machine_encode(struct buf *out, void *context)
 static enum status machine_decode(struct span bytes, struct error *error, void *context)
 {
     struct driver *driver = context;
-    pthread_mutex_lock(&driver->lock);
-    enum status status = state_decode(bytes, error, &driver->state);
-    pthread_mutex_unlock(&driver->lock);
+    struct state state;
+    state_init(&state);
+    enum status status = state_decode(bytes, error, &state);
+    if (status == STATUS_OK) {
+        pthread_mutex_lock(&driver->lock);
+        struct state old = driver->state;
+        driver->state = state;
+        state = old;
+        pthread_mutex_unlock(&driver->lock);
+    }
+    state_deinit(&state);
     return status;
 }
 
-const struct replica_machine driver_machine = {machine_apply, machine_encode, machine_decode};
+const struct replica_machine driver_machine = {machine_apply, machine_encode, machine_decode,
+                                               driver_lead_changed};
 
 // --- Commands of requests
 
@@ -90,6 +98,9 @@ static void proposed(enum status status, uint64_t index, struct span result, voi
     struct answer answer = {.status = status};
     if (status == STATUS_OK)
         decode_answer(result, &answer);
+    else if (status == STATUS_NOT_LEADER) // another one leads now, and this was not done
+        answer.status = error_set(&answer.error, STATUS_UNAVAILABLE,
+                                  "the placement driver's lead has changed: try again");
     else
         (void)snprintf(answer.error.text, sizeof(answer.error.text), "%.*s",
                        STR_ARG(span_str(result)));
@@ -127,49 +138,6 @@ void driver_fail(struct rpc *rpc, enum status status, const struct error *error)
         rpc_fail_error(rpc, status, error);
 }
 
-struct waiting {
-    sem_t done;
-    struct answer answer;
-};
-
-static void proposed_wait(enum status status, uint64_t index, struct span result, void *context)
-{
-    (void)index;
-    struct waiting *waiting = context;
-    if (status == STATUS_OK) {
-        decode_answer(result, &waiting->answer);
-    } else {
-        waiting->answer.status = status;
-        (void)snprintf(waiting->answer.error.text, sizeof(waiting->answer.error.text), "%.*s",
-                       STR_ARG(span_str(result)));
-    }
-    (void)sem_post(&waiting->done);
-}
-
-enum status driver_propose_wait(struct driver *driver, const struct command *command,
-                                struct error *error)
-{
-    struct buf bytes;
-    struct waiting waiting = {0};
-    ASSERT(loop_current() == NULL);
-    (void)sem_init(&waiting.done, 0, 0);
-    buf_init(&bytes, SIZE_MAX);
-    command_encode(command, &bytes);
-    enum status status =
-        replica_propose(driver->replica, buf_span(&bytes), proposed_wait, &waiting);
-    buf_deinit(&bytes);
-    if (status == STATUS_OK) {
-        while (sem_wait(&waiting.done) != 0)
-            continue; // interrupted
-        status = waiting.answer.status;
-        *error = waiting.answer.error;
-    } else {
-        status = error_set(error, status, "%s", status_text(status));
-    }
-    (void)sem_destroy(&waiting.done);
-    return status;
-}
-
 // --- Reads
 
 struct reading {
@@ -183,7 +151,7 @@ static void barrier_passed(enum status status, void *context)
     struct reading *reading = context;
     struct rpc *rpc = reading->rpc;
     if (status != STATUS_OK)
-        rpc_fail(rpc, status, "this placement driver does not lead: try again");
+        rpc_fail(rpc, STATUS_UNAVAILABLE, "this placement driver does not lead: try again");
     else if (!rpc_is_done(rpc))
         reading->handler(reading->driver, rpc);
     rpc_unref(rpc);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,15 +26,23 @@
 
 struct map_watcher;
 
+enum { DRIVER_MEMBERS_MAX = 7, DRIVER_ADDRESS_SIZE = 280 };
+
 struct driver {
     struct net *net;
     struct secrets secrets;
+    struct replica_node *node;
     struct replica *replica;
     struct rpc_router *router;
     struct server *server;
+    uint64_t node_id;
+    struct replica_member members[DRIVER_MEMBERS_MAX];
+    char member_addresses[DRIVER_MEMBERS_MAX][DRIVER_ADDRESS_SIZE];
+    uint32_t member_count;
     uint32_t default_shard_count; // 0: as many as there are workers
     uint32_t replication_factor;  // 0: shards are no groups, and none moves
     char address[280];            // where others reach it
+    atomic_bool leads;            // and has said so in the log
 
     pthread_mutex_t lock; // of all below
     struct state state;
@@ -42,10 +51,12 @@ struct driver {
     uint64_t map_change_count; // since our start
     struct map_watcher *watchers;
     bool is_draining;
+    pthread_cond_t lead_changed;
 
     // First loop only.
     struct timer tick;
     struct task start_task;
+    struct task lead_task;
 };
 
 // --- driver.c
@@ -59,9 +70,6 @@ typedef void (*driver_done_fn)(struct rpc *rpc, enum status status, uint64_t val
 // Put a command into the log; the request is held until done.
 void driver_propose(struct driver *driver, struct rpc *rpc, const struct command *command,
                     driver_done_fn done, void *context);
-// Not on a loop: wait for it.
-enum status driver_propose_wait(struct driver *driver, const struct command *command,
-                                struct error *error);
 // Call the handler when everything that was acknowledged before is applied.
 void driver_read(struct driver *driver, struct rpc *rpc,
                  void (*handler)(struct driver *driver, struct rpc *rpc));
@@ -78,6 +86,16 @@ enum status check_capabilities(char *const *capabilities, size_t count, struct a
 
 // Who leads the shard, as far as is known; 0: nobody that is known. Under the lock.
 uint64_t driver_shard_leader(const struct driver *driver, const struct shard *shard);
+
+// --- lead.c
+
+void driver_lead_changed(bool is_leading, void *context);
+void driver_take_over(struct task *task);
+
+// --- forward.c
+
+enum { METHOD_OF_EACH = 1 };                         // a method's tag: not handed on to the leader
+bool driver_forward(struct rpc *rpc, void *context); // true: it was handed on, or refused
 
 // --- cluster_map.c. Under the lock, unless said.
 

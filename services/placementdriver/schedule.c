@@ -245,7 +245,7 @@ static uint32_t schedule_run(struct driver *driver, struct arena *arena, struct 
 void schedule_tick(struct driver *driver)
 {
     // Without groups there is nothing that could move.
-    if (driver->replication_factor == 0 || !replica_is_leader(driver->replica))
+    if (driver->replication_factor == 0 || !replica_is_leading(driver->replica))
         return;
     struct arena *arena = arena_create(VIEW_SIZE_MAX);
     struct span *commands = NULL;

@@ -314,6 +314,11 @@ void leader_get(struct rpc *rpc, void *context)
 {
     struct driver *driver = context;
     PD(GetLeaderResponse) response = PD_INIT(GET_LEADER_RESPONSE);
-    response.leader_address = arena_cstr(rpc_arena(rpc), replica_leader_address(driver->replica));
+    char address[sizeof(driver->address)] = {0};
+    if (!replica_leader_address(driver->replica, address, sizeof(address))) {
+        rpc_fail(rpc, STATUS_UNAVAILABLE, "no placement driver leads at the moment: try again");
+        return;
+    }
+    response.leader_address = arena_cstr(rpc_arena(rpc), str_from_cstr(address));
     rpc_reply(rpc, &response.base);
 }
