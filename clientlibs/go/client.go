@@ -100,6 +100,15 @@ type SearchOptions struct {
 	Ef             uint32        // how much effort; 0: the server chooses
 	ShardTimeout   time.Duration // leave out shards that have not answered by then; 0: wait
 	MaxStaleness   time.Duration // how old an answer may be; 0: not at all
+	Coverage       *Coverage     // filled by a search that succeeds, not by a stream; may be nil
+}
+
+// Coverage says which share of a collection's shards an answer is from (all of them without ShardTimeout), and
+// how old it may be.
+type Coverage struct {
+	ShardsTotal    uint32
+	ShardsAnswered uint32
+	Staleness      time.Duration
 }
 
 // BatchOptions say how UpsertBatch cuts and sends.
@@ -523,6 +532,10 @@ func (c *Client) SearchWithOptionsContext(ctx context.Context, collection string
 	})
 	if err != nil {
 		return nil, err
+	}
+	if options != nil && options.Coverage != nil {
+		*options.Coverage = Coverage{got.GetShardsTotal(), got.GetShardsAnswered(),
+			time.Duration(got.GetStalenessMs()) * time.Millisecond}
 	}
 	return toResults(got.GetResults()), nil
 }

@@ -151,9 +151,13 @@ func TestAProgramFromBeginningToEnd(t *testing.T) {
 	if len(hits) != 1 || hits[0].ID != "b" || hits[0].Score != 1 || hits[0].Vector != nil {
 		t.Fatalf("%+v", hits[0])
 	}
-	hits, err = client.SearchWithOptions("go-words", []float32{0, -2, 0},
-		&SearchOptions{TopK: 2, IncludeVectors: true, Exact: true, WithoutPayload: true})
+	var coverage Coverage
+	hits, err = client.SearchWithOptions("go-words", []float32{0, -2, 0}, &SearchOptions{TopK: 2,
+		IncludeVectors: true, Exact: true, WithoutPayload: true, ShardTimeout: 5 * time.Second, Coverage: &coverage})
 	must(t, err)
+	if coverage != (Coverage{ShardsTotal: 1, ShardsAnswered: 1}) {
+		t.Fatalf("%+v", coverage)
+	}
 	if len(hits) != 2 || hits[0].ID != "a" || len(hits[0].Vector) != 3 || len(hits[0].Payload) != 0 {
 		t.Fatalf("%+v", hits[0])
 	}

@@ -3,7 +3,7 @@ import * as grpc from "@grpc/grpc-js";
 import { AbortedError, BatchError, VectronError, errorOf } from "./errors.js";
 import type {
   BatchOptions, CallOptions, ClientOptions, CollectionStatus, Distance, FeedbackItem, FeedbackOptions, Point,
-  SearchOptions, SearchResult, StoredPoint, Vector,
+  SearchOptions, SearchResult, SearchResults, StoredPoint, Vector,
 } from "./types.js";
 import * as wire from "./wire.js";
 
@@ -142,7 +142,7 @@ export class VectronClient {
   // --- Search
 
   /** The nearest points, nearest first. */
-  async search(collection: string, vector: Vector, options: SearchOptions = {}): Promise<SearchResult[]> {
+  async search(collection: string, vector: Vector, options: SearchOptions = {}): Promise<SearchResults> {
     return wire.decodeSearch(
       await this.#read("Search", wire.encodeSearch(collection, vector, options), options));
   }

@@ -31,6 +31,17 @@ export interface SearchResult {
   rerankScore: number;
 }
 
+/**
+ * Hits, and which share of the collection's shards they are from (all of them without timeoutMs). The counts
+ * are not enumerable, so that the hits compare and print as the list they are.
+ */
+export interface SearchResults extends Array<SearchResult> {
+  readonly shardsTotal: number;
+  readonly shardsAnswered: number;
+  /** How old the answer may be. */
+  readonly stalenessMs: number;
+}
+
 export interface ShardStatus {
   shardId: number;
   /** The ids of workers; 64 bits, so text. */

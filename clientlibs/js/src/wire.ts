@@ -2,8 +2,8 @@
 import { endianness } from "node:os";
 import protobuf from "protobufjs/minimal.js";
 import type {
-  CollectionStatus, FeedbackItem, FeedbackOptions, Json, Payload, Point, SearchOptions, SearchResult, ShardStatus,
-  StoredPoint, Vector,
+  CollectionStatus, FeedbackItem, FeedbackOptions, Json, Payload, Point, SearchOptions, SearchResult, SearchResults,
+  ShardStatus, StoredPoint, Vector,
 } from "./types.js";
 
 type Reader = protobuf.Reader;
@@ -273,15 +273,21 @@ function readShard(reader: Reader, end: number): ShardStatus {
   return shard;
 }
 
-export function decodeSearch(data: Uint8Array): SearchResult[] {
+export function decodeSearch(data: Uint8Array): SearchResults {
   const reader = Reader.create(data);
   const results: SearchResult[] = [];
+  const counts = [0, 0, 0];
   fields(reader, reader.len, (number) => {
-    if (number !== 1) return false;
-    results.push(within(reader, (end) => readResult(reader, end)));
+    if (number === 1) results.push(within(reader, (end) => readResult(reader, end)));
+    else if (number >= 2 && number <= 4) counts[number - 2] = reader.uint32();
+    else return false;
     return true;
   });
-  return results;
+  return Object.defineProperties(results, {
+    shardsTotal: { value: counts[0] },
+    shardsAnswered: { value: counts[1] },
+    stalenessMs: { value: counts[2] },
+  }) as SearchResults;
 }
 
 export function decodePoint(data: Uint8Array): StoredPoint {

@@ -56,6 +56,8 @@ test("a program from beginning to end", async () => {
   const hits = await client.search("words", block.subarray(4), { topK: 2, includeVectors: true });
   assert.deepEqual(hits.map((hit) => hit.id), ["b", "c"]);
   assert.equal(hits[0].score, 0);
+  assert.deepEqual([hits.shardsTotal, hits.shardsAnswered, hits.stalenessMs], [1, 1, 0]);
+  assert.deepEqual(Object.keys(hits), ["0", "1"]);
   assert.deepEqual(hits[1].vector, Float32Array.of(4, 3, 2, 1));
   const [nearest] = await client.search("words", vector, { topK: 1 });
   assert.deepEqual(nearest.payload, payload);
