@@ -9,7 +9,8 @@ import time
 import numpy
 import pytest
 
-from support.process import BIN, Process, run
+from support.cluster import Dev
+from support.process import BIN, Process, free_port, run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,42 @@ def test_killed_and_started_again(vectron, environment, collection, tmp_path):
     assert code == 0, err
     found = {json.loads(line)["id"] for line in (tmp_path / "all.jsonl").read_text().splitlines()}
     assert found == {f"p{i}" for i in range(6000) if i % 100 != 50} and kills == 3
+
+
+def test_an_import_outlives_the_server(tmp_path):
+    """Killed and started again in the middle: the same run goes on; with no patience it says how far it is."""
+    address = f"127.0.0.1:{free_port()}"
+    deployment = Dev(tmp_path, arguments=("--grpc-addr", address)).start()
+    environment = {"VECTRON_ADDR": address, "VECTRON_TOKEN": deployment.user()[1]}
+    file = tmp_path / "points.jsonl"
+    file.write_text("".join(f"{good_line(i)}\n" for i in range(5000)))
+    assert run("vectron", "collections", "create", "c", "--dimension", "4", environment=environment)[0] == 0
+
+    def kill_during(*flags):
+        process = Process("vectron", ("import", "c", file, "--batch", "8", *flags),
+                          environment=environment).start()
+        before = int(state_of(file).get("stored", 0))
+        while int(state_of(file).get("stored", 0)) < before + 400:
+            assert process.popen.poll() is None, process.output()
+        deployment.process.kill()
+        return process
+
+    process = kill_during()
+    deployment = Dev(tmp_path, arguments=("--grpc-addr", address)).start()
+    assert int(state_of(file)["stored"]) < 5000
+    wait_until(lambda: int(state_of(file).get("stored", 5000)) > 2000, what="more points")
+    process.kill()
+    process = kill_during("--retry-seconds", "0")
+    assert process.popen.wait(30) == 1
+    stored_count = int(state_of(file)["stored"])
+    wait_until(lambda: any(f"{stored_count} points are stored" in line for line in process.errors),
+               what="how far it is")
+    deployment = Dev(tmp_path, arguments=("--grpc-addr", address)).start()
+    code, out, err = run("vectron", "import", "c", file, "--json", environment=environment)
+    assert code == 0 and json.loads(out) == {"stored": 5000, "refused": 0}, err
+    wait_until(lambda: b"\nvectron_worker_points 5000\n" in deployment.http().get("/metrics").body,
+               what="5,000 points")
+    assert deployment.stop() == 0
 
 
 def test_a_file_that_has_changed_is_not_gone_on_with(vectron, environment, collection, tmp_path):
