@@ -194,9 +194,11 @@ int dev_main(int argc, char **argv)
             code = run(&dev, &error);
         }
     }
-    if (error.text[0] != '\0')
+    // What was tried and did without leaves its words behind too.
+    if (code != 0 && error.text[0] != '\0')
         fprintf(stderr, "vectron dev: %s\n", error.text);
-    fwrite(text.data, 1, text.len, stdout);
+    if (text.len > 0)
+        fwrite(text.data, 1, text.len, stdout);
     buf_deinit(&text);
     config_destroy(config);
     return code;

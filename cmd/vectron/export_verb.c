@@ -100,7 +100,7 @@ static enum status append_npy(struct export *export, const Vectron__V1__Point *p
 static enum status write_text(struct export *export)
 {
     size_t size = export->text.len;
-    bool is_written = fwrite(export->text.data, 1, size, export->file) == size;
+    bool is_written = size == 0 || fwrite(export->text.data, 1, size, export->file) == size;
     buf_clear(&export->text);
     return is_written ? STATUS_OK
                       : error_set(&export->session->error, STATUS_IO, "write: %s",

@@ -125,7 +125,8 @@ static int verb_start(const struct verb *verb, int argc, char **argv)
     } else {
         code = run_verb(verb, config);
     }
-    fwrite(text.data, 1, text.len, stdout);
+    if (text.len > 0)
+        fwrite(text.data, 1, text.len, stdout);
 out:
     config_destroy(config);
     buf_deinit(&text);
