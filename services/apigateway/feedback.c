@@ -229,9 +229,8 @@ enum status feedback_store(struct feedback *feedback, const struct feedback_orig
 
 // --- Forgetting
 
-static enum status list_locked(struct feedback *feedback, struct str after, uint32_t limit,
-                               struct arena *arena, struct error *error, struct str *out_users,
-                               uint32_t *out_count)
+static enum status list_locked(struct feedback *feedback, struct str after, struct arena *arena,
+                               struct error *error, struct feedback_users *out_users)
 {
     sqlite3_stmt *statement = NULL;
     TRY(open_database(feedback, error));
@@ -243,27 +242,25 @@ static enum status list_locked(struct feedback *feedback, struct str after, uint
         code = sqlite3_bind_text(statement, 1, after.data != NULL ? after.data : "", (int)after.len,
                                  SQLITE_STATIC);
     if (code == SQLITE_OK)
-        code = sqlite3_bind_int64(statement, 2, limit);
-    uint32_t count = 0;
-    while (code == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW && count < limit)
-        out_users[count++] =
+        code = sqlite3_bind_int64(statement, 2, FEEDBACK_PAGE_USERS);
+    while (code == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
+        out_users->ids[out_users->count++] =
             arena_str(arena, str_from_cstr((const char *)sqlite3_column_text(statement, 0)));
+    enum status status = code == SQLITE_OK ? STATUS_OK : fail_sqlite(feedback, error);
     code = sqlite3_finalize(statement); // the error of the last step, if there was one
-    if (code != SQLITE_OK)
-        return fail_sqlite(feedback, error);
-    *out_count = count;
-    return STATUS_OK;
+    if (status == STATUS_OK && code != SQLITE_OK)
+        status = fail_sqlite(feedback, error);
+    return status;
 }
 
-enum status feedback_list_users(struct feedback *feedback, struct str after, uint32_t limit,
-                                struct arena *arena, struct error *error, struct str *out_users,
-                                uint32_t *out_count)
+enum status feedback_list_users(struct feedback *feedback, struct str after, struct arena *arena,
+                                struct error *error, struct feedback_users *out_users)
 {
-    *out_count = 0;
+    out_users->count = 0;
     if (access(feedback->path, F_OK) != 0)
         return STATUS_OK;
     pthread_mutex_lock(&feedback->lock);
-    enum status status = list_locked(feedback, after, limit, arena, error, out_users, out_count);
+    enum status status = list_locked(feedback, after, arena, error, out_users);
     pthread_mutex_unlock(&feedback->lock);
     return status;
 }

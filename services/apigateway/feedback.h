@@ -28,11 +28,17 @@ enum status feedback_store(struct feedback *feedback, const struct feedback_orig
                            const Vectron__V1__SubmitFeedbackRequest *request, struct error *error,
                            char out_id[static FEEDBACK_ID_SIZE + 1]);
 
-// Users of whom there is feedback, by id, not more than limit, behind after (empty: from the
-// first); in the arena. None when there is no file yet. IO. Not on a loop.
-enum status feedback_list_users(struct feedback *feedback, struct str after, uint32_t limit,
-                                struct arena *arena, struct error *error, struct str *out_users,
-                                uint32_t *out_count);
+// Users of whom there is feedback, by id.
+enum { FEEDBACK_PAGE_USERS = 500 };
+struct feedback_users {
+    struct str ids[FEEDBACK_PAGE_USERS]; // in the arena
+    uint32_t count;
+};
+
+// Those behind after (empty: from the first), as many as fit. None when there is no file yet. IO.
+// Not on a loop.
+enum status feedback_list_users(struct feedback *feedback, struct str after, struct arena *arena,
+                                struct error *error, struct feedback_users *out_users);
 // Everything that this user said, durably. IO. Not on a loop.
 enum status feedback_forget_user(struct feedback *feedback, struct str user_id,
                                  struct error *error);

@@ -16,7 +16,6 @@ enum {
     INTERVAL_SECONDS = 600, // for feedback that came in while its user was being deleted
     RETRY_SECONDS = 5,
     LOOKUP_SECONDS = 2,
-    PAGE_USERS = 500,
     PAGE_MEMORY_MAX = 4 << 20,
     USER_ID_SIZE_MAX = 256,
 };
@@ -80,12 +79,12 @@ static enum status sweep_page(struct feedback_sweep *sweep, struct str after, st
                               struct error *error, struct str *out_last)
 {
     struct gateway *gateway = sweep->gateway;
-    struct str users[PAGE_USERS];
-    uint32_t count = 0;
-    TRY(feedback_list_users(gateway->feedback, after, PAGE_USERS, arena, error, users, &count));
-    for (uint32_t i = 0; i < count && !is_stopping(sweep); i++)
-        TRY(sweep_user(gateway, users[i], arena, error));
-    *out_last = count == PAGE_USERS ? users[count - 1] : (struct str){0};
+    struct feedback_users users;
+    TRY(feedback_list_users(gateway->feedback, after, arena, error, &users));
+    for (uint32_t i = 0; i < users.count && !is_stopping(sweep); i++)
+        TRY(sweep_user(gateway, users.ids[i], arena, error));
+    if (users.count == FEEDBACK_PAGE_USERS)
+        *out_last = users.ids[users.count - 1];
     return STATUS_OK;
 }
 

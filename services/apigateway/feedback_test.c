@@ -111,27 +111,26 @@ static enum status store_of(struct feedback *feedback, const char *user_id, stru
 
 TEST(a_user_is_forgotten)
 {
-    enum { USERS = 3 };
     char path[700];
     struct error error = {0};
-    struct str users[USERS];
-    uint32_t count = 9;
+    struct feedback_users users = {.count = 9};
     struct arena *arena = arena_create(1 << 20);
     (void)snprintf(path, sizeof(path), "%s/feedback.db", test_temporary_folder());
     struct feedback *feedback = feedback_create(str_from_cstr(path));
     // Where nobody said anything no file is made.
-    CHECK_OK(feedback_list_users(feedback, STR(""), USERS, arena, &error, users, &count));
-    CHECK_EQ_U64(count, 0);
+    CHECK_OK(feedback_list_users(feedback, STR(""), arena, &error, &users));
+    CHECK_EQ_U64(users.count, 0);
     CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback"), -1);
     for (int i = 0; i < 2; i++) {
         CHECK_OK(store_of(feedback, "a", &error));
         CHECK_OK(store_of(feedback, "b", &error));
         CHECK_OK(store_of(feedback, "c", &error));
     }
-    CHECK_OK(feedback_list_users(feedback, STR(""), 2, arena, &error, users, &count));
-    CHECK(count == 2 && str_equal_cstr(users[0], "a") && str_equal_cstr(users[1], "b"));
-    CHECK_OK(feedback_list_users(feedback, users[1], 2, arena, &error, users, &count));
-    CHECK(count == 1 && str_equal_cstr(users[0], "c"));
+    CHECK_OK(feedback_list_users(feedback, STR(""), arena, &error, &users));
+    CHECK(users.count == 3 && str_equal_cstr(users.ids[0], "a") &&
+          str_equal_cstr(users.ids[1], "b"));
+    CHECK_OK(feedback_list_users(feedback, STR("b"), arena, &error, &users));
+    CHECK(users.count == 1 && str_equal_cstr(users.ids[0], "c"));
     CHECK_OK(feedback_forget_user(feedback, STR("b"), &error));
     CHECK_OK(feedback_forget_user(feedback, STR("nobody"), &error));
     CHECK_EQ_I64(count_of(path, "SELECT count(*) FROM feedback WHERE user_id = 'b'"), 0);
