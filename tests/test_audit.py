@@ -130,3 +130,20 @@ def test_it_goes_on_after_kill_9(world):
     assert run("vectron", "audit", "verify", world.log)[0] == 0
     assert [json.loads(line)["what"] for line in world.log.read_text().splitlines()].count(
         "Start") == 4
+
+
+def test_one_user_cannot_push_out_what_is_written(world):
+    """The log is bounded, so what one user can write into it is too."""
+    login, _ = world.user()
+    client = world.auth_http(login)
+    before = last_number(world)
+    answers = [client.post("/v1/auth/refresh") for _ in range(400)]
+    codes = [answer.code for answer in answers]
+    assert codes == sorted(codes) and set(codes) == {200, 429}, codes
+    assert codes.count(200) == 300
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    assert "300 account and key calls per minute and user" in answers[-1].json["message"]
+    assert last_number(world) - before == codes.count(200)
+    assert client.delete("/v1/keys/vtk_00000000").code == 429
+    assert client.get("/v1/keys").code == 200  # what only reads is not limited
+    assert world.auth_http(world.user()[0]).post("/v1/auth/refresh").code == 200

@@ -5,16 +5,17 @@
 
 #include "base/str.h"
 
-// How often one address may call what costs us most or helps to guess, per minute. A minute begins
-// with an address' first call and all of its allowance comes back when it is over. The table has a
-// fixed size: when very many addresses call at once the one whose minute ends first is forgotten.
-// Any thread.
+// How often one address may call what costs us most or helps to guess, and one user what is written
+// into the audit log, per minute. A minute begins with an address' (or user's) first call and all
+// of its allowance comes back when it is over. The table has a fixed size: when very many addresses
+// call at once the one whose minute ends first is forgotten. Any thread.
 
 enum limited_call {
     LIMITED_LOGIN,
     LIMITED_REGISTER,
     LIMITED_CREATE_KEY,
     LIMITED_CREATE_TOKEN,
+    LIMITED_AUDITED, // per user
     LIMITED_CALL_COUNT
 };
 

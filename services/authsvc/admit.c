@@ -90,6 +90,23 @@ static bool is_within_limit(struct rpc *rpc, const struct authsvc *authsvc,
     return false;
 }
 
+// The audit log is bounded, so a user who could write into it as fast as he likes could push out
+// what stands there. Calls with a limit per address have that.
+static bool is_within_audited(struct rpc *rpc, const struct authsvc *authsvc,
+                              const struct operation *operation, struct str user_id)
+{
+    uint32_t wait_seconds = 0;
+    if (!operation->is_audited || operation->is_limited || operation->access != ACCESS_LOGIN ||
+        rate_limiter_take(authsvc->limiter, LIMITED_AUDITED, user_id, &wait_seconds))
+        return true;
+    rpc_add_header(rpc, STR("retry-after"), arena_format(rpc_arena(rpc), "%u", wait_seconds));
+    rpc_fail(rpc, STATUS_EXHAUSTED,
+             "the limit of %u account and key calls per minute and user is reached: come back in "
+             "%u s",
+             rate_limiter_per_minute(authsvc->limiter, LIMITED_AUDITED), wait_seconds);
+    return false;
+}
+
 void admit(struct rpc *rpc, void *context)
 {
     const struct authsvc *authsvc = context;
@@ -102,7 +119,8 @@ void admit(struct rpc *rpc, void *context)
     if (!has_access(rpc, authsvc, operation->access, &admission->token))
         return;
     admission->address = address_of(rpc, authsvc);
-    if (!is_within_limit(rpc, authsvc, operation, admission->address))
+    if (!is_within_limit(rpc, authsvc, operation, admission->address) ||
+        !is_within_audited(rpc, authsvc, operation, admission->token.user_id))
         return;
     rpc_set_user(rpc, admission);
     rpc_proceed(rpc);

@@ -120,10 +120,8 @@ static const struct operation operations[] = {
 // clang-format on
 
 static const uint32_t calls_per_minute[LIMITED_CALL_COUNT] = {
-    [LIMITED_LOGIN] = 5,
-    [LIMITED_REGISTER] = 3,
-    [LIMITED_CREATE_KEY] = 10,
-    [LIMITED_CREATE_TOKEN] = 10,
+    [LIMITED_LOGIN] = 5,         [LIMITED_REGISTER] = 3,  [LIMITED_CREATE_KEY] = 10,
+    [LIMITED_CREATE_TOKEN] = 10, [LIMITED_AUDITED] = 300,
 };
 
 const struct operation *work_operation(const struct rpc *rpc)
