@@ -138,7 +138,6 @@ static enum status open_files(struct replica_node *node, struct str directory,
             &(struct wal_options){
                 .directory_fd = node->directory_fd,
                 .files = options->files,
-                .segment_size = options->segment_size,
                 .written = written,
                 .context = node,
             },

@@ -234,6 +234,15 @@ static void learn_address(struct replica_node *node, struct peer *peer, const ch
     pthread_mutex_unlock(&node->lock);
 }
 
+// Entries that the disk has no room for are as if lost on their way; votes and heartbeats go on.
+static bool has_room_for(struct replica_node *node, const PEER(PeerMessage) * message)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < message->n_entries; i++)
+        size += message->entries[i]->data.len + WAL_ENTRY_OVERHEAD;
+    return size == 0 || wal_has_room(node->wal, size);
+}
+
 static void take_delivery(struct task *task)
 {
     struct delivery *delivery = (struct delivery *)(void *)task;
@@ -246,7 +255,7 @@ static void take_delivery(struct task *task)
         peer->send_again_ns = 0; // it is there
         for (size_t i = 0; i < request->n_messages; i++) {
             struct replica *replica = node_find(node, request->messages[i]->group_id);
-            if (replica == NULL)
+            if (replica == NULL || !has_room_for(node, request->messages[i]))
                 continue; // not opened yet, or closed
             group_receive(replica->group, now_ms, request->from, request->messages[i]);
             replica_arm(replica);

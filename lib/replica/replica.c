@@ -201,7 +201,7 @@ static bool propose_batch(struct replica *replica)
     if (count == 0)
         return false;
     enum status status = STATUS_EXHAUSTED;
-    if (wal_has_room(replica->node->wal, size + count * (size_t)64))
+    if (wal_has_room(replica->node->wal, size + count * WAL_ENTRY_OVERHEAD))
         status =
             group_propose(replica->group, node_now_ms(replica->node), commands, proposals, count);
     if (status == STATUS_UNAVAILABLE)

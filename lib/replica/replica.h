@@ -58,7 +58,6 @@ struct replica_node_options {
     struct str internal_token;
     const struct replica_files *files; // NULL: the system's
     uint32_t election_ms;              // 0: 1000; heartbeats come a tenth as often
-    size_t segment_size;               // of the log; 0: its default
     // Something worth a log line: a snapshot that could not be written, a group that cannot go on.
     // On the first loop. May be NULL.
     void (*trouble)(uint64_t group_id, struct str text, void *context);

@@ -112,7 +112,6 @@ static void open_node(struct world *world, uint32_t i)
             .node_id = i + 1,
             .address = str_from_cstr(node->folder),
             .election_ms = 300,
-            .segment_size = 64 << 10,
         },
         &world->error, &node->node));
     replica_node_serve(node->node, node->router);

@@ -175,7 +175,7 @@ static void begin_segment(struct wal *wal)
     struct wal_segment *segment =
         wal_writer_take_spare(&wal->writer, wal_segment_size_wanted(wal), &error);
     if (segment == NULL)
-        wal_stop_process("next segment of the log", error.text);
+        wal_stop_process("there is no room for the next segment of the log", error.text);
     struct wal_record end = {.kind = WAL_END};
     (void)append_here(wal, &end, NULL); // nobody looks for it
     wal_push_segment(wal, segment);

@@ -73,12 +73,12 @@ static void remove_files(int directory_fd)
 static uint64_t run_log(int directory_fd, const struct load *load)
 {
     struct wal_options options = {.directory_fd = directory_fd, .written = written};
-    struct error error;
+    struct error error = {{0}};
     struct wal *wal = NULL;
     remove_files(directory_fd);
     if (wal_open(&options, &error, &wal) != STATUS_OK)
         fail(error.text);
-    struct wal_group *groups[64];
+    struct wal_group *groups[64] = {NULL};
     for (uint32_t i = 0; i < load->group_count; i++)
         groups[i] = wal_add(wal, i + 1);
     uint64_t index[64] = {0};
@@ -151,8 +151,9 @@ int main(int argc, char **argv)
         }
         qsort(log_ns, RUN_COUNT, sizeof(uint64_t), compare);
         qsort(bare_ns, RUN_COUNT, sizeof(uint64_t), compare);
-        double log_ms = (double)log_ns[RUN_COUNT / 2] / 1e6;
-        double bare_ms = (double)bare_ns[RUN_COUNT / 2] / 1e6;
+        const int middle = RUN_COUNT / 2;
+        double log_ms = (double)log_ns[middle] / 1e6;
+        double bare_ms = (double)bare_ns[middle] / 1e6;
         double size = (double)load->batch_count * load->entry_count * load->entry_size;
         printf("%-40s %9.1f ms %9.1f ms %10.1f %8.2f\n", load->name, log_ms, bare_ms,
                size / 1e3 / log_ms, log_ms / bare_ms);

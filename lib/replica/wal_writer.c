@@ -27,12 +27,20 @@ static int system_sync(int fd)
 
 static const struct replica_files system_files = {system_write, system_sync, NULL};
 
-// The kernel may have dropped the pages that it could not write: trying again could succeed without
-// anything having been written.
 void wal_stop_process(const char *what, const char *why)
 {
-    fprintf(stderr, "%s failed: %s; stopping, because what is on disk is unknown\n", what, why);
+    fprintf(stderr, "%s: %s; stopping\n", what, why);
     abort();
+}
+
+// The kernel may have dropped the pages that it could not write: trying again could succeed without
+// anything having been written.
+static void stop_after(const char *call, int number) __attribute__((noreturn, cold));
+static void stop_after(const char *call, int number)
+{
+    char what[96];
+    (void)snprintf(what, sizeof(what), "%s of the log failed, what is on disk is unknown", call);
+    wal_stop_process(what, error_system_text(number));
 }
 
 // --- The thread
@@ -47,7 +55,7 @@ static void write_piece(const struct wal_writer *writer, const struct wal_piece 
         if (written < 0 && errno == EINTR)
             continue;
         if (written <= 0)
-            wal_stop_process("write of the log", error_system_text(written == 0 ? ENOSPC : errno));
+            stop_after("write", written == 0 ? ENOSPC : errno);
         left.data += written;
         left.len -= (size_t)written;
         offset += (size_t)written;
@@ -57,7 +65,7 @@ static void write_piece(const struct wal_writer *writer, const struct wal_piece 
 static void sync_segment(const struct wal_writer *writer, const struct wal_segment *segment)
 {
     if (writer->files->sync(segment->fd) != 0)
-        wal_stop_process("fdatasync of the log", error_system_text(errno));
+        stop_after("fdatasync", errno);
 }
 
 // A segment is synced before the next one is written to: whatever is in a segment says that all
@@ -87,7 +95,7 @@ static void remove_held(struct wal_writer *writer)
 {
     struct error error;
     if (writer->held != NULL && wal_segment_remove(writer, writer->held, &error) != STATUS_OK)
-        wal_stop_process("removal of a log segment", error.text);
+        wal_stop_process("a segment of the log cannot be removed", error.text);
     wal_segment_destroy(writer->held);
     writer->held = NULL;
 }
