@@ -87,6 +87,10 @@ static bool fill_message(struct group *group, const struct raft_message *from, s
         to->term = from->request_vote_result.term;
         to->is_granted = from->request_vote_result.vote_granted;
         to->is_pre_vote = from->request_vote_result.pre_vote;
+        // The library echoes the candidate's term. One with the longest log and an old term would
+        // ask in vain for ever: it must learn the term, as from a vote.
+        if (to->is_pre_vote && !to->is_granted && to->term < raft_current_term(&group->raft))
+            to->term = raft_current_term(&group->raft);
         return true;
     case RAFT_INSTALL_SNAPSHOT:
         // The members as of the snapshot, which the log's record has; not those of today.

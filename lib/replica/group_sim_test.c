@@ -11,7 +11,8 @@
 
 enum { SEEDS_DEFAULT = 40, PLANTED_SEEDS_MAX = 400 };
 
-static const uint64_t failed_before[] = {1};
+// 8219439557833: refused pre-votes did not tell the term.
+static const uint64_t failed_before[] = {8219439557833};
 
 static bool run(uint64_t seed, enum sim_bug bug, bool is_verbose, struct sim_result *out_result)
 {
