@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand"
 	"net"
 	"net/http"
 	"os"
@@ -39,10 +40,18 @@ const (
 type cluster struct {
 	grpcAddress, httpAddress         string
 	authGRPCAddress, authHTTPAddress string
-	processes                        []*exec.Cmd
+	driverAddresses                  []string
+	services                         []*service // in the order of their start
 	output                           lockedBuffer
 	data                             vectronv1.VectronServiceClient
 	auth                             authv1.AuthServiceClient
+}
+
+// service is one program, running or not.
+type service struct {
+	name, folder, line, program string
+	environment, arguments      []string
+	command                     *exec.Cmd // nil: it does not run
 }
 
 // lockedBuffer collects what processes say, for the report of a failure.
@@ -63,38 +72,62 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
+// freeAddress is below the range that the system takes ports for outgoing connections from.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
+	for try := 0; try < 1000; try++ {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.Intn(20000)))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
-// start runs a program and waits for the line of its output that begins so.
-func (c *cluster) start(t *testing.T, folder string, environment []string, line, program string, arguments ...string) {
+// add makes a service known; it is started by start. Its ready line begins with line.
+func (c *cluster) add(name, folder, line, program string, environment []string, arguments ...string) {
+	c.services = append(c.services, &service{name: name, folder: folder, line: line, program: program,
+		environment: environment, arguments: arguments})
+}
+
+func (c *cluster) named(t *testing.T, name string) *service {
 	t.Helper()
+	for _, one := range c.services {
+		if one.name == name {
+			return one
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return nil
+}
+
+// start runs a service and waits for its ready line.
+func (c *cluster) start(t *testing.T, name string) {
+	t.Helper()
+	one := c.named(t, name)
 	bin := os.Getenv("VECTRON_BIN")
 	if bin == "" {
 		bin = "../../bin"
 	}
-	path, err := filepath.Abs(filepath.Join(bin, program))
+	path, err := filepath.Abs(filepath.Join(bin, one.program))
 	must(t, err)
-	command := exec.Command(path, arguments...)
-	command.Dir = folder
-	command.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environment...)
+	command := exec.Command(path, one.arguments...)
+	command.Dir = one.folder
+	command.Env = append([]string{"PATH=" + os.Getenv("PATH")}, one.environment...)
 	command.Stderr = &c.output
 	stdout, err := command.StdoutPipe()
 	must(t, err)
 	must(t, command.Start())
-	c.processes = append(c.processes, command)
+	one.command = command
 	ready := make(chan struct{})
 	go func() {
 		var once sync.Once
 		lines := bufio.NewScanner(stdout)
 		for lines.Scan() {
 			fmt.Fprintln(&c.output, lines.Text())
-			if strings.HasPrefix(lines.Text(), line) {
+			if strings.HasPrefix(lines.Text(), one.line) {
 				once.Do(func() { close(ready) })
 			}
 		}
@@ -102,33 +135,63 @@ func (c *cluster) start(t *testing.T, folder string, environment []string, line,
 	select {
 	case <-ready:
 	case <-time.After(readySeconds * time.Second):
-		t.Fatalf("%s is not ready:\n%s", program, c.output.String())
+		t.Fatalf("%s is not ready:\n%s", name, c.output.String())
 	}
+}
+
+// kill ends a service as a machine that loses its power would.
+func (c *cluster) kill(t *testing.T, name string) {
+	t.Helper()
+	one := c.named(t, name)
+	must(t, one.command.Process.Kill())
+	_ = one.command.Wait() // it was killed
+	one.command = nil
 }
 
 // startCluster starts one of each service and two workers; they end with the test.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
+	return startClusterOf(t, 1, 2)
+}
+
+// startClusterOf starts so many placement drivers and workers, and one of each other service.
+func startClusterOf(t *testing.T, drivers, workers int) *cluster {
+	t.Helper()
 	c := &cluster{grpcAddress: freeAddress(t), httpAddress: freeAddress(t),
 		authGRPCAddress: freeAddress(t), authHTTPAddress: freeAddress(t)}
 	t.Cleanup(func() { c.stop(t) })
-	folder := t.TempDir()
-	placement, placementRaft, reranker := freeAddress(t), freeAddress(t), freeAddress(t)
+	folder, reranker := t.TempDir(), freeAddress(t)
 	common := []string{"TRUSTED_PROXIES=127.0.0.0/8", "RATE_LIMIT_RPS=0"}
 	with := func(more ...string) []string { return append(append([]string{}, common...), more...) }
-	c.start(t, folder, common, "placementdriver ready", "placementdriver", "--grpc-addr", placement,
-		"--raft-addr", placementRaft, "--initial-members", "1:"+placementRaft, "--data-dir", filepath.Join(folder, "pd"))
-	for i := 1; i <= 2; i++ {
-		c.start(t, folder, common, "Successfully registered with PD", "worker", "--grpc-addr", freeAddress(t),
-			"--raft-addr", freeAddress(t), "--pd-addrs", placement, "--node-id", fmt.Sprint(i),
-			"--data-dir", filepath.Join(folder, fmt.Sprint("worker", i)))
+	var raft, members []string
+	for i := 1; i <= drivers; i++ {
+		c.driverAddresses = append(c.driverAddresses, freeAddress(t))
+		raft = append(raft, freeAddress(t))
+		members = append(members, fmt.Sprintf("%d:%s", i, raft[i-1]))
 	}
-	c.start(t, folder, with("GRPC_PORT="+c.authGRPCAddress, "HTTP_PORT="+c.authHTTPAddress, "PD_ADDRS="+placement),
-		"authsvc ready", "authsvc")
-	c.start(t, folder, with("PD_ADDRS="+placement), "reranker ready", "reranker", "--port", reranker)
-	c.start(t, folder, with("GRPC_ADDR="+c.grpcAddress, "HTTP_ADDR="+c.httpAddress, "PLACEMENT_DRIVER="+placement,
-		"AUTH_SERVICE_ADDR="+c.authGRPCAddress, "RERANKER_SERVICE_ADDR="+reranker,
-		"FEEDBACK_DB_PATH="+filepath.Join(folder, "feedback.db")), "apigateway ready", "apigateway")
+	placement := strings.Join(c.driverAddresses, ",")
+	for i := 1; i <= drivers; i++ {
+		name := fmt.Sprint("placementdriver", i)
+		c.add(name, folder, "placementdriver ready", "placementdriver", common,
+			"--grpc-addr", c.driverAddresses[i-1], "--raft-addr", raft[i-1], "--node-id", fmt.Sprint(i),
+			"--initial-members", strings.Join(members, ","), "--data-dir", filepath.Join(folder, name))
+	}
+	for i := 1; i <= workers; i++ {
+		name := fmt.Sprint("worker", i)
+		c.add(name, folder, "Successfully registered with PD", "worker", common, "--grpc-addr", freeAddress(t),
+			"--raft-addr", freeAddress(t), "--pd-addrs", placement, "--node-id", fmt.Sprint(i),
+			"--data-dir", filepath.Join(folder, name))
+	}
+	c.add("authsvc", folder, "authsvc ready", "authsvc",
+		with("GRPC_PORT="+c.authGRPCAddress, "HTTP_PORT="+c.authHTTPAddress, "PD_ADDRS="+placement))
+	c.add("reranker", folder, "reranker ready", "reranker", with("PD_ADDRS="+placement), "--port", reranker)
+	c.add("apigateway", folder, "apigateway ready", "apigateway",
+		with("GRPC_ADDR="+c.grpcAddress, "HTTP_ADDR="+c.httpAddress, "PLACEMENT_DRIVER="+placement,
+			"AUTH_SERVICE_ADDR="+c.authGRPCAddress, "RERANKER_SERVICE_ADDR="+reranker,
+			"FEEDBACK_DB_PATH="+filepath.Join(folder, "feedback.db")))
+	for _, one := range c.services {
+		c.start(t, one.name)
+	}
 	c.waitReady(t)
 	c.data = vectronv1.NewVectronServiceClient(dial(t, c.grpcAddress))
 	c.auth = authv1.NewAuthServiceClient(dial(t, c.authGRPCAddress))
@@ -155,12 +218,18 @@ func (c *cluster) waitReady(t *testing.T) {
 	}
 }
 
+// stop ends what runs, the last first; each must end well.
 func (c *cluster) stop(t *testing.T) {
-	for i := len(c.processes) - 1; i >= 0; i-- {
-		_ = c.processes[i].Process.Signal(syscall.SIGTERM)
-		if err := c.processes[i].Wait(); err != nil {
-			t.Errorf("%s: %v\n%s", c.processes[i].Path, err, c.output.String())
+	for i := len(c.services) - 1; i >= 0; i-- {
+		one := c.services[i]
+		if one.command == nil {
+			continue
 		}
+		_ = one.command.Process.Signal(syscall.SIGTERM)
+		if err := one.command.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", one.name, err, c.output.String())
+		}
+		one.command = nil
 	}
 }
 
