@@ -20,7 +20,7 @@ module(worker           services/worker           base net api vector index stor
 module(authsvc          services/authsvc          base net api identity cluster server)
 module(apigateway       services/apigateway       base net api identity cluster server      LIBS sqlite)
 module(reranker         services/reranker         base net api cluster server)
-module(vectron          cmd/vectron               base net api server placementdriver worker authsvc apigateway reranker)
+module(vectron          cmd/vectron               base net api index replica server placementdriver worker authsvc apigateway reranker)
 
 #       binary           main file               module
 program(placementdriver  cmd/placementdriver.c   placementdriver)

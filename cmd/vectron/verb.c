@@ -20,9 +20,11 @@ const struct verb *verb_at(uint32_t index)
     if (index < point_verb_count)
         return &point_verbs[index];
     index -= point_verb_count;
-    if (index < 2)
-        return index == 0 ? &import_verb : &export_verb;
-    index -= 2;
+    static const struct verb *const files[] = {&import_verb, &export_verb, &inspect_verb};
+    const uint32_t file_count = sizeof(files) / sizeof(files[0]);
+    if (index < file_count)
+        return files[index];
+    index -= file_count;
     if (index < admin_verb_count)
         return &admin_verbs[index];
     index -= admin_verb_count;

@@ -32,6 +32,7 @@ extern const struct verb point_verbs[];
 extern const uint32_t point_verb_count;
 extern const struct verb import_verb;
 extern const struct verb export_verb;
+extern const struct verb inspect_verb;
 
 // Run the command line; the exit code is 0, 1 (it failed) or 2 (it was not understood).
 int verb_main(int argc, char **argv);

@@ -295,6 +295,27 @@ enum status index_image_open(struct span bytes, const struct index_options *opti
     return STATUS_OK;
 }
 
+enum status index_image_inspect(struct span bytes, struct error *error,
+                                struct index_image_info *out_info)
+{
+    struct index_image *image;
+    if (bytes.len < HEADER_SIZE)
+        return error_set(error, STATUS_CORRUPT, "graph image of %zu bytes is too short", bytes.len);
+    const struct index_options options = {
+        .dimension = u32_at(bytes.data + 8),
+        .distance = (enum distance)u32_at(bytes.data + 12),
+    };
+    if (options.distance > DISTANCE_DOT || options.dimension == 0 ||
+        options.dimension > LIMIT_DIMENSION_MAX)
+        return error_set(error, STATUS_CORRUPT, "graph image: distance %u, dimension %u",
+                         options.distance, options.dimension);
+    TRY(index_image_open(bytes, &options, u64_at(bytes.data + 16), error, &image));
+    *out_info = (struct index_image_info){options.dimension, options.distance, image->slot_count,
+                                          image->point_count};
+    index_image_close(image);
+    return STATUS_OK;
+}
+
 void index_image_close(struct index_image *image)
 {
     if (image == NULL)

@@ -43,6 +43,16 @@ enum status index_image_open(struct span bytes, const struct index_options *opti
                              struct error *error, struct index_image **out_image);
 void index_image_close(struct index_image *image); // image may be NULL
 
+struct index_image_info {
+    uint32_t dimension;
+    uint32_t distance; // as stored
+    uint32_t slot_count;
+    uint32_t point_count;
+};
+// Check an image of whatever shard, for people. CORRUPT, PRECONDITION as opening.
+enum status index_image_inspect(struct span bytes, struct error *error,
+                                struct index_image_info *out_info);
+
 // Give the graph to an index that is empty: begin, put every point that is loaded by
 // index_image_put (for those that it returns INDEX_SLOT_NONE for, use index_put as usual), then
 // end. EXHAUSTED: no memory.
