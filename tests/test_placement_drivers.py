@@ -1,6 +1,8 @@
 """Three placement drivers: any of them answers, and the cluster outlives each of them."""
 import concurrent.futures
+import os
 import random
+import signal
 import threading
 import time
 
@@ -166,3 +168,32 @@ def test_one_that_was_away_fetches_a_snapshot(cluster):
     folder = cluster.folder / f"pd{away}"
     assert wait_until(lambda: [path for path in folder.iterdir()
                                if path.name.startswith("snapshot-")], what="its snapshot")
+
+
+def test_a_paused_leader_is_replaced_and_says_nothing_stale(cluster):
+    """SIGSTOP for seconds: the others go on; when it wakes it must not answer from its old state."""
+    leader = leader_of(cluster)
+    old, other = placement(cluster.pd_addresses[leader - 1]), \
+        placement(cluster.pd_addresses[leader % 3])
+    old.CreateCollection(name="kept", dimension=3, timeout=5)
+    process = cluster.processes[f"placementdriver{leader}"]
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: can_delete(other, "kept"), what="a change without the paused leader")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    # Its first answers, while it may still believe that it leads.
+    for _ in range(20):
+        try:
+            assert "kept" not in old.ListCollections(timeout=5).collections
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error.details()
+    assert leader_of(cluster) != leader
+
+
+def can_delete(driver, name):
+    try:
+        driver.DeleteCollection(name=name, timeout=2)
+        return True
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.NOT_FOUND
