@@ -189,9 +189,8 @@ int group_step(struct group *group, struct raft_event *event)
 static bool apply_configuration(struct group *group, uint64_t index, const struct buf *data)
 {
     struct raft_event event = {.time = group->raft.now, .type = RAFT_CONFIGURATION};
-    struct raft_buffer bytes = {data->data, data->len};
     event.configuration.index = index;
-    if (raft_configuration_decode(&bytes, &event.configuration.conf) != 0)
+    if (group_decode_members(buf_span(data), &event.configuration.conf) != 0)
         return false;
     return group_step(group, &event) == 0;
 }
@@ -316,7 +315,7 @@ static enum status load_entries(struct group *group, uint64_t first_index, uint6
         if (data.len > 0)
             memcpy(entries[i].buf.base, data.data, data.len);
         struct raft_configuration configuration;
-        if (status == STATUS_OK && raft_configuration_decode(&entries[i].buf, &configuration) != 0)
+        if (status == STATUS_OK && group_decode_members(buf_span(&data), &configuration) != 0)
             status = error_set(error, STATUS_CORRUPT, "entry %llu is no list of members",
                                (unsigned long long)(first_index + i));
         else if (status == STATUS_OK)

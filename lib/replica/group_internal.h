@@ -102,7 +102,7 @@ void group_receive_read(struct group *group, uint64_t from, const PEER(PeerMessa
 
 // --- group_members.c
 
-// The library's code; its decoder takes no const bytes.
+// The library's code. Its own decoder trusts what it is given.
 int group_decode_members(struct span bytes, struct raft_configuration *out_members);
 uint32_t group_voter_count(const struct group *group);
 bool group_is_alone(const struct group *group); // no other member

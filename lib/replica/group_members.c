@@ -7,8 +7,40 @@
 
 enum { TRANSFER_MS_MAX = 2000 };
 
+static uint64_t get_u64(const uint8_t *bytes)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value |= (uint64_t)bytes[i] << (8 * i);
+    return value;
+}
+
+// The library's decoder trusts its bytes: version 1 u8, number of members u64, for each its id u64,
+// its address ending in 0, its role u8; padding.
+static bool are_members(struct span bytes)
+{
+    if (bytes.len < 9 || bytes.data[0] != 1)
+        return false;
+    uint64_t count = get_u64(bytes.data + 1);
+    size_t at = 9;
+    if (count == 0 || count > GROUP_MEMBERS_MAX)
+        return false;
+    for (uint64_t i = 0; i < count; i++) {
+        if (bytes.len - at < 8 || get_u64(bytes.data + at) == 0)
+            return false;
+        at += 8;
+        const uint8_t *end = memchr(bytes.data + at, 0, bytes.len - at);
+        if (end == NULL || (size_t)(end - bytes.data) + 2 > bytes.len || end[1] > RAFT_SPARE)
+            return false;
+        at = (size_t)(end - bytes.data) + 2;
+    }
+    return true;
+}
+
 int group_decode_members(struct span bytes, struct raft_configuration *out_members)
 {
+    if (!are_members(bytes))
+        return RAFT_MALFORMED;
     struct buf copy;
     buf_init(&copy, SIZE_MAX);
     buf_append(&copy, bytes.data, bytes.len);

@@ -152,13 +152,13 @@ static bool is_append_valid(const PEER(PeerMessage) * message)
         return false;
     for (size_t i = 0; i < message->n_entries; i++) {
         const PEER(PeerEntry) *entry = message->entries[i];
-        struct raft_buffer bytes = {entry->data.data, entry->data.len};
+        struct span bytes = {entry->data.data, entry->data.len};
         struct raft_configuration configuration;
         if (!is_entry_kind(entry->kind) || entry->term < term || entry->term == 0 ||
             entry->term > message->term)
             return false;
         if (entry->kind == RAFT_CHANGE) {
-            if (bytes.len == 0 || raft_configuration_decode(&bytes, &configuration) != 0)
+            if (group_decode_members(bytes, &configuration) != 0)
                 return false;
             raft_configuration_close(&configuration);
         }
@@ -233,10 +233,10 @@ static int receive_append(struct group *group, uint64_t now_ms, struct raft_mess
 static int receive_snapshot(struct group *group, uint64_t now_ms, struct raft_message *raft,
                             const PEER(PeerMessage) * message)
 {
-    struct raft_buffer bytes = {message->configuration.data, message->configuration.len};
+    struct span bytes = {message->configuration.data, message->configuration.len};
     struct raft_install_snapshot *install = &raft->install_snapshot;
     if (group->is_installing || message->log_index == 0 || message->log_term == 0 ||
-        bytes.len == 0 || raft_configuration_decode(&bytes, &install->conf) != 0)
+        group_decode_members(bytes, &install->conf) != 0)
         return 0;
     install->last_index = message->log_index;
     install->last_term = message->log_term;
