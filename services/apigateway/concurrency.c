@@ -11,7 +11,9 @@
 //
 // Each of two tables has a counter for the user, chosen by a hash that nobody outside knows. A
 // counter may hold other users' requests too, so it is never too small; the smaller one of the two
-// decides (a count-min sketch with exact removal).
+// decides (a count-min sketch with exact removal). Both are looked at after both were added to: of
+// requests that are admitted together the one that was added last would see all of them in both
+// counters, so there are never more than allowed.
 
 enum { TABLES = 2, COUNTERS = 1 << 15 };
 
@@ -45,7 +47,7 @@ static void find(struct concurrency *concurrency, struct str user_id,
 
 static void subtract(_Atomic uint32_t *counter)
 {
-    uint32_t before = atomic_fetch_sub_explicit(counter, 1, memory_order_relaxed);
+    uint32_t before = atomic_fetch_sub(counter, 1);
     ASSERT(before > 0);
 }
 
@@ -54,11 +56,13 @@ bool concurrency_take(struct concurrency *concurrency, struct str user_id)
     _Atomic uint32_t *counters[TABLES];
     uint32_t least = UINT32_MAX;
     find(concurrency, user_id, counters);
+    for (uint32_t i = 0; i < TABLES; i++)
+        (void)atomic_fetch_add(counters[i], 1);
     for (uint32_t i = 0; i < TABLES; i++) {
-        uint32_t before = atomic_fetch_add_explicit(counters[i], 1, memory_order_relaxed);
-        least = before < least ? before : least;
+        uint32_t now = atomic_load(counters[i]);
+        least = now < least ? now : least;
     }
-    if (least < concurrency->per_user)
+    if (least <= concurrency->per_user)
         return true;
     concurrency_give(concurrency, user_id);
     return false;
