@@ -253,6 +253,10 @@ void group_receive_raft(struct group *group, uint64_t now_ms, uint64_t from,
     struct raft_message raft = {.server_id = from, .server_address = address};
     int result = 0;
     snprintf(address, sizeof(address), "%llu", (unsigned long long)from);
+    // Nobody else leads in a term in which this member does; the library takes it for granted.
+    if ((message->kind == KIND(APPEND) || message->kind == KIND(SNAPSHOT)) && group->is_leader &&
+        message->term == raft_current_term(&group->raft))
+        return;
     switch (message->kind) {
     case KIND(APPEND):
         raft.type = RAFT_APPEND_ENTRIES;
