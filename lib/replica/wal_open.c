@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/mem.h"
 #include "replica/directory.h"
 #include "replica/wal_internal.h"
@@ -256,7 +257,21 @@ static enum status remove_surplus(struct wal *wal, const struct recovery *recove
     return STATUS_OK;
 }
 
-// Also what was written but not synced before the stop counts from now on.
+// Also what was written but not synced before the stop counts from now on. When the last segment is
+// empty the one before it may be such; what comes earlier was synced before that got its first
+// byte.
+static enum status sync_end(const struct wal *wal, struct error *error)
+{
+    for (size_t i = wal->segment_count > 1 ? wal->segment_count - 2 : 0; i < wal->segment_count;
+         i++) {
+        // Files are closed oldest first, never these two.
+        ASSERT(wal->segments[i]->fd >= 0);
+        if (wal->writer.files->sync(wal->segments[i]->fd) != 0)
+            return error_set(error, STATUS_IO, "sync: %s", error_system_text(errno));
+    }
+    return STATUS_OK;
+}
+
 static enum status settle(struct wal *wal, struct recovery *recovery, struct error *error)
 {
     if (wal->segment_count == 0 && recovery->left_over != 0)
@@ -274,14 +289,14 @@ static enum status settle(struct wal *wal, struct recovery *recovery, struct err
     const struct wal_segment *last = wal->segments[wal->segment_count - 1];
     if (recovery->is_torn)
         TRY(wal_segment_wipe(&wal->writer, last, last->used, error));
-    if (wal->writer.files->sync(last->fd) != 0)
-        return error_set(error, STATUS_IO, "sync: %s", error_system_text(errno));
+    TRY(sync_end(wal, error));
     if (recovery->left_over != 0) {
         char name[WAL_NAME_SIZE];
         wal_name(recovery->left_over, name);
         TRY(directory_remove_file(wal->writer.directory_fd, name, error));
-        TRY(directory_sync(wal->writer.directory_fd, error));
     }
+    // A process may have ended between a file's new name and this.
+    TRY(directory_sync(wal->writer.directory_fd, error));
     TRY(remove_surplus(wal, recovery, error));
     wal->writer.spare = recovery->spare;
     recovery->spare = NULL;

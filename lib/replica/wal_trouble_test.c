@@ -1,0 +1,162 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "replica/replica.h"
+#include "replica/wal.h"
+#include "testing/test.h"
+
+// The log on disks in trouble: a process that ends while the machine goes on.
+
+enum { SMALL_SEGMENT = 16384 };
+
+// --- Helpers
+
+struct fixture {
+    int directory_fd;
+    struct wal *wal;
+    struct error error;
+};
+
+static void fixture_init(struct fixture *fixture)
+{
+    *fixture = (struct fixture){0};
+    fixture->directory_fd = open(test_temporary_folder(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CHECK(fixture->directory_fd >= 0);
+}
+
+static void fixture_deinit(struct fixture *fixture)
+{
+    wal_close(fixture->wal);
+    close(fixture->directory_fd);
+}
+
+static enum status reopen(struct fixture *fixture, const struct replica_files *files)
+{
+    wal_close(fixture->wal);
+    fixture->wal = NULL;
+    struct wal_options options = {.directory_fd = fixture->directory_fd,
+                                  .files = files,
+                                  .segment_size = SMALL_SEGMENT,
+                                  .size_max = (size_t)8 * SMALL_SEGMENT};
+    return wal_open(&options, &fixture->error, &fixture->wal);
+}
+
+static void flush_and_wait(struct wal *wal)
+{
+    uint64_t batch = wal_flush(wal);
+    while (wal_written(wal) < batch)
+        usleep(50);
+}
+
+static void put_zeros(struct wal_group *group, uint64_t index, size_t size)
+{
+    static const uint8_t zeros[SMALL_SEGMENT];
+    struct wal_entry entry = {1, 0, {zeros, size}};
+    wal_put_entries(group, index, &entry, 1);
+}
+
+static uint64_t last_index(const struct wal_group *group)
+{
+    struct wal_state state;
+    wal_state(group, &state);
+    return state.last_index;
+}
+
+static uint64_t inode_of(const struct fixture *fixture, const char *name)
+{
+    struct stat info = {0};
+    CHECK(fstatat(fixture->directory_fd, name, &info, 0) == 0);
+    return info.st_ino;
+}
+
+static int64_t plain_write(int fd, const void *bytes, size_t size, int64_t offset)
+{
+    return pwrite(fd, bytes, size, offset);
+}
+
+// --- A process ends, the machine does not
+
+enum { SYNCED_MAX = 64 };
+static uint64_t fatal_inode; // its sync ends the process; 0: none
+static uint64_t synced_inodes[SYNCED_MAX];
+static size_t synced_count;
+static _Thread_local bool is_opening; // the writer's thread is none of this
+
+static int watch(int fd)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return -1;
+    if (info.st_ino == fatal_inode)
+        (void)raise(SIGKILL);
+    if (is_opening && synced_count < SYNCED_MAX)
+        synced_inodes[synced_count++] = info.st_ino;
+    return 0;
+}
+
+static int watched_sync(int fd)
+{
+    return watch(fd) == 0 ? fdatasync(fd) : -1;
+}
+
+// Instead of the C library's: folders are synced past the files that the log is given.
+int fsync(int fd)
+{
+    return watch(fd) == 0 ? (int)syscall(SYS_fsync, fd) : -1;
+}
+
+static const struct replica_files watched_files = {plain_write, watched_sync, NULL};
+
+static bool is_synced(uint64_t inode)
+{
+    for (size_t i = 0; i < synced_count; i++) {
+        if (synced_inodes[i] == inode)
+            return true;
+    }
+    return false;
+}
+
+TEST(what_counts_from_the_start_on_is_synced_at_the_start)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    (void)fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        if (reopen(&fixture, &watched_files) != STATUS_OK)
+            _exit(1);
+        struct wal_group *group = wal_add(fixture.wal, 1);
+        flush_and_wait(fixture.wal);
+        // The next batch fills the first segment; it is written, and its sync does not come.
+        for (uint64_t index = 1; index <= 25; index++)
+            put_zeros(group, index, 800);
+        fatal_inode = inode_of(&fixture, "wal-0000000000000001");
+        flush_and_wait(fixture.wal);
+        _exit(2);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+
+    synced_count = 0;
+    is_opening = true;
+    enum status opened = reopen(&fixture, &watched_files);
+    is_opening = false;
+    REQUIRE_OK(opened);
+    struct wal_group *group = wal_find(fixture.wal, 1);
+    REQUIRE(group != NULL);
+    CHECK(last_index(group) > 10 && last_index(group) < 25);
+    // The log goes on in the second segment and would not ask for the first again.
+    CHECK(is_synced(inode_of(&fixture, "wal-0000000000000002")));
+    CHECK(is_synced(inode_of(&fixture, "wal-0000000000000001")));
+    // And takes a spare under the name that it has now.
+    CHECK(is_synced(inode_of(&fixture, ".")));
+    fixture_deinit(&fixture);
+}
+
+TEST_MAIN()
