@@ -546,11 +546,13 @@ static enum status read_file(struct wal_group *group, uint64_t index, const stru
         return error_set(error, STATUS_EXHAUSTED, "no memory for an entry of %u bytes",
                          place->size);
     bool was_open = segment->fd >= 0;
-    TRY(wal_segment_read(wal->writer.directory_fd, segment, place->offset, bytes, size, error));
+    enum status status =
+        wal_segment_read(wal->writer.directory_fd, segment, place->offset, bytes, size, error);
     wal->use_count++;
     segment->used_at = wal->use_count;
-    wal->open_count += !was_open;
+    wal->open_count += !was_open && segment->fd >= 0;
     limit_open_files(wal);
+    TRY(status);
     struct wal_record record;
     if (!wal_record_decode(&segment->header, (struct span){bytes, size}, 0, &record) ||
         record.group_id != group->id || record.index != index || record.term != place->term) {

@@ -10,7 +10,8 @@
 #include "replica/wal.h"
 #include "testing/test.h"
 
-// The log on disks in trouble: a process that ends while the machine goes on.
+// The log on disks in trouble: a process that ends while the machine goes on, files that cannot be
+// read.
 
 enum { SMALL_SEGMENT = 16384 };
 
@@ -156,6 +157,43 @@ TEST(what_counts_from_the_start_on_is_synced_at_the_start)
     CHECK(is_synced(inode_of(&fixture, "wal-0000000000000001")));
     // And takes a spare under the name that it has now.
     CHECK(is_synced(inode_of(&fixture, ".")));
+    fixture_deinit(&fixture);
+}
+
+// --- Files that cannot be read
+
+static uint32_t count_descriptors(void)
+{
+    uint32_t count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+TEST(files_that_cannot_be_read_are_closed_again)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    REQUIRE_OK(reopen(&fixture, NULL));
+    uint32_t before = count_descriptors();
+    struct wal_group *group = wal_add(fixture.wal, 1);
+    for (uint64_t index = 1; index <= 1000; index++)
+        put_zeros(group, index, 1000);
+    flush_and_wait(fixture.wal);
+    for (unsigned number = 1; number <= 50; number++) {
+        char name[32];
+        (void)snprintf(name, sizeof(name), "wal-%016x", number); // fits
+        int fd = openat(fixture.directory_fd, name, O_WRONLY | O_CLOEXEC);
+        CHECK(fd >= 0 && ftruncate(fd, 32) == 0);
+        close(fd);
+    }
+    struct buf data;
+    buf_init(&data, SIZE_MAX);
+    for (uint64_t index = 1; index <= 600; index += 10)
+        CHECK_STATUS(wal_read(group, index, &data, &fixture.error), STATUS_CORRUPT);
+    CHECK(count_descriptors() <= before + 12);
+    CHECK_OK(wal_read(group, 1000, &data, &fixture.error));
+    buf_deinit(&data);
     fixture_deinit(&fixture);
 }
 
