@@ -1,17 +1,21 @@
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "replica/replica.h"
 #include "replica/wal.h"
 #include "testing/test.h"
 
 // The log on disks in trouble: a process that ends while the machine goes on, files that cannot be
-// read.
+// read, a disk of so many bytes that gets back what is removed.
 
 enum { SMALL_SEGMENT = 16384 };
 
@@ -195,6 +199,80 @@ TEST(files_that_cannot_be_read_are_closed_again)
     CHECK_OK(wal_read(group, 1000, &data, &fixture.error));
     buf_deinit(&data);
     fixture_deinit(&fixture);
+}
+
+// --- A disk of so many bytes
+
+static int plain_sync(int fd)
+{
+    return fdatasync(fd);
+}
+
+static int limited_directory_fd;
+static atomic_llong capacity;
+
+static long long used_bytes(void)
+{
+    int fd = openat(limited_directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *directory = fdopendir(fd);
+    long long sum = 0;
+    struct dirent *entry;
+    while ((entry = readdir(directory)) != NULL) { // NOLINT(concurrency-mt-unsafe): own stream
+        struct stat info;
+        if (entry->d_name[0] != '.' && fstatat(fd, entry->d_name, &info, 0) == 0)
+            sum += info.st_size;
+    }
+    closedir(directory);
+    return sum;
+}
+
+static int limited_allocate(int fd, int64_t size)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return errno;
+    long long more = size - info.st_size;
+    if (more > 0 && used_bytes() + more > atomic_load(&capacity))
+        return ENOSPC;
+    return posix_fallocate(fd, 0, (off_t)size);
+}
+
+static const struct replica_files limited_files = {plain_write, plain_sync, limited_allocate};
+
+static uint64_t test_time_ns = 1;
+static uint64_t test_monotonic_ns(void)
+{
+    return test_time_ns;
+}
+static uint64_t test_unix_ms(void)
+{
+    return 0;
+}
+static const struct clock_source test_clock = {test_monotonic_ns, test_unix_ms};
+
+TEST(a_dead_segment_goes_when_a_larger_one_is_needed)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    clock_set_source(&test_clock);
+    test_time_ns = 5000000000U;
+    limited_directory_fd = fixture.directory_fd;
+    atomic_store(&capacity, 4LL * SMALL_SEGMENT);
+    REQUIRE_OK(reopen(&fixture, &limited_files));
+    struct wal_group *group = wal_add(fixture.wal, 1);
+    for (uint64_t index = 1; index <= 20; index++)
+        put_zeros(group, index, 1000);
+    flush_and_wait(fixture.wal);
+    wal_put_snapshot(group, 20, 1, (struct span){NULL, 0}, 0, 21);
+    flush_and_wait(fixture.wal);
+    // The one written to, the next, and a dead one: the next may become two once that is gone.
+    (void)wal_has_room(fixture.wal, 1);
+    usleep(20000);
+    CHECK_EQ_I64(used_bytes(), 3LL * SMALL_SEGMENT);
+    CHECK(wal_has_room(fixture.wal, (size_t)5 * SMALL_SEGMENT / 2));
+    CHECK(used_bytes() <= 4LL * SMALL_SEGMENT);
+    fixture_deinit(&fixture);
+    clock_set_source(NULL);
 }
 
 TEST_MAIN()

@@ -114,8 +114,13 @@ static void retire(struct wal_writer *writer, struct wal_segment **retired, size
 static enum status make_spare(struct wal_writer *writer, uint64_t number, size_t size,
                               struct wal_segment **spare, struct error *error)
 {
-    if (*spare != NULL)
+    if (*spare != NULL) {
+        enum status status = wal_segment_grow(writer, *spare, size, error);
+        if (status != STATUS_EXHAUSTED || writer->held == NULL)
+            return status;
+        remove_held(writer); // its blocks may be enough
         return wal_segment_grow(writer, *spare, size, error);
+    }
     if (writer->held != NULL && writer->held->size >= size) {
         struct wal_segment *held = writer->held;
         TRY(wal_segment_recycle(writer, held, number, error));
