@@ -374,6 +374,8 @@ void wal_put_entries(struct wal_group *group, uint64_t first_index, const struct
                      uint32_t count)
 {
     ASSERT(first_index >= group->first_index && first_index <= wal_group_last_index(group) + 1);
+    // The log could not be read any more: a group's state says that nothing of it is missing.
+    ASSERT(count == 0 || first_index > group->snapshot_index);
     for (uint32_t i = 0; i < count; i++) {
         ASSERT(entries[i].data.len <= WAL_DATA_SIZE_MAX);
         make_room(group->wal, WAL_RECORD_SIZE + entries[i].data.len);

@@ -91,7 +91,7 @@ enum status wal_read(struct wal_group *group, uint64_t index, struct buf *out, s
 
 void wal_put_vote(struct wal_group *group, uint64_t term, uint64_t voted_for);
 // Entries from first_index on, in place of all that were there; there must be no gap before them
-// and none may lie before what is held. Without entries nothing is replaced.
+// and none may lie before what is held, nor in the snapshot. Without entries nothing is replaced.
 void wal_put_entries(struct wal_group *group, uint64_t first_index, const struct wal_entry *entries,
                      uint32_t count);
 // Everything up to index is in a durable snapshot; entries before keep_from may go. If the log has

@@ -289,6 +289,47 @@ TEST(an_installed_snapshot_replaces_the_entries)
     fixture_deinit(&fixture);
 }
 
+// Many at once go through several segments, and the first of them replaces what was there.
+TEST(many_entries_at_once_are_as_one_by_one)
+{
+    enum { INDEX_MAX = 400, ENTRY_MAX = 60, SIZE = 3000 };
+    struct fixture fixture;
+    fixture_init(&fixture);
+    REQUIRE_OK(reopen(&fixture));
+    struct wal_group *group = wal_add(fixture.wal, 1);
+    uint64_t terms[INDEX_MAX + 1] = {0};
+    uint64_t last = 0;
+    static uint8_t bytes[SIZE];
+    struct rng rng;
+    rng_init(&rng, 7);
+    for (uint64_t round = 1; round <= 60; round++) {
+        struct wal_entry entries[ENTRY_MAX];
+        uint64_t first = last + 1 - rng_below(&rng, last < 40 ? last + 1 : 40);
+        uint32_t count = (uint32_t)rng_below(&rng, ENTRY_MAX) + 1;
+        if (first + count > INDEX_MAX)
+            first = rng_below(&rng, 100) + 1;
+        for (uint32_t i = 0; i < count; i++) {
+            entries[i] = (struct wal_entry){round, (uint8_t)i, {bytes, rng_below(&rng, SIZE)}};
+            terms[first + i] = round;
+        }
+        wal_put_entries(group, first, entries, count);
+        last = first + count - 1;
+        if (rng_below(&rng, 3) == 0)
+            flush_and_wait(fixture.wal);
+        if (rng_below(&rng, 5) == 0)
+            REQUIRE_OK(reopen(&fixture));
+        group = wal_find(fixture.wal, 1);
+        REQUIRE(group != NULL && last_index(group) == last);
+        for (uint64_t index = 1; index <= last; index++) {
+            uint64_t term = 0;
+            uint8_t kind;
+            uint32_t size;
+            CHECK(wal_entry_info(group, index, &term, &kind, &size) && term == terms[index]);
+        }
+    }
+    fixture_deinit(&fixture);
+}
+
 // --- Against the model
 
 static void run_model(uint64_t seed, uint32_t group_count, uint32_t entry_size_max,

@@ -15,7 +15,7 @@
 #include "testing/test.h"
 
 // The log on disks in trouble: a process that ends while the machine goes on, files that cannot be
-// read, a disk of so many bytes that gets back what is removed.
+// read, a disk of so many bytes that gets back what is removed, a caller that is wrong.
 
 enum { SMALL_SEGMENT = 16384 };
 
@@ -273,6 +273,34 @@ TEST(a_dead_segment_goes_when_a_larger_one_is_needed)
     CHECK(used_bytes() <= 4LL * SMALL_SEGMENT);
     fixture_deinit(&fixture);
     clock_set_source(NULL);
+}
+
+// --- A caller that is wrong
+
+TEST(entries_in_the_snapshot_are_not_replaced)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    (void)fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        if (freopen("/dev/null", "w", stderr) == NULL || reopen(&fixture, NULL) != STATUS_OK)
+            _exit(1);
+        struct wal_group *group = wal_add(fixture.wal, 1);
+        for (uint64_t i = 1; i <= 5; i++)
+            put_zeros(group, i, 100);
+        wal_put_snapshot(group, 3, 1, (struct span){NULL, 0}, 0, 1);
+        put_zeros(group, 4, 100);
+        wal_put_entries(group, 3, NULL, 0); // none
+        signal(SIGABRT, SIG_DFL);
+        if (last_index(group) == 4)
+            put_zeros(group, 3, 100);
+        _exit(2);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    fixture_deinit(&fixture);
 }
 
 TEST_MAIN()
