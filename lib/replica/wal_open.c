@@ -35,6 +35,8 @@ static bool take_entry(struct wal_group *group, const struct wal_record *record,
     }
     if (!has_state(group) && !wal_group_cover(group, group->first_index, index - 1))
         return false;
+    if (has_state(group) && index <= group->snapshot_index)
+        return false;
     if (index < group->first_index || index > wal_group_last_index(group) + 1)
         return false;
     wal_group_cut_back(group, index - 1);
@@ -61,6 +63,8 @@ static bool take_snapshot(struct wal_group *group, const struct wal_record *reco
     struct wal_snapshot snapshot;
     if (!wal_snapshot_decode(record, &snapshot) || snapshot.configuration.len > WAL_DATA_SIZE_MAX)
         return false;
+    if (has_state(group) && record->index < group->snapshot_index)
+        return false;
     // What the group has is a part of that, unless its beginning is not known.
     bool is_part = group->count > 0 && wal_group_last_index(group) >= snapshot.first_index;
     if (is_part) {
@@ -72,6 +76,9 @@ static bool take_snapshot(struct wal_group *group, const struct wal_record *reco
     }
     if (snapshot.last_index >= snapshot.first_index &&
         !wal_group_cover(group, snapshot.first_index, snapshot.last_index))
+        return false;
+    if (group->first_index != snapshot.first_index ||
+        wal_group_last_index(group) != snapshot.last_index)
         return false;
     wal_group_set_snapshot(group, record->index, record->term, &snapshot, segment);
     return true;
