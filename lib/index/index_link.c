@@ -357,6 +357,7 @@ bool index_link(struct index *index, uint32_t count)
     }
     if (count == 0)
         return true;
+    index_reclaim(index); // of what was found removed just now, which still counts as not linked
     look_over(index, graph);
     struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_relaxed);
     return tuner_wants(tuner, index_point_count(index)) && tuner_step(tuner, index);
