@@ -128,7 +128,9 @@ bool index_link_forget(struct index *index, struct index_chunk *chunk, uint32_t 
         graph_remove(atomic_load_explicit(&index->graph, memory_order_relaxed), slot);
         return false;
     case INDEX_QUEUED:
+        // Nobody sees it any more; only its place in the queue keeps the slot.
         chunk->links[place] = INDEX_LEFT;
+        mark_linked(index, chunk, place);
         return false;
     case INDEX_UNLINKED:
     case INDEX_LEFT:
@@ -357,7 +359,6 @@ bool index_link(struct index *index, uint32_t count)
     }
     if (count == 0)
         return true;
-    index_reclaim(index); // of what was found removed just now, which still counts as not linked
     look_over(index, graph);
     struct tuner *tuner = atomic_load_explicit(&index->tuner, memory_order_relaxed);
     return tuner_wants(tuner, index_point_count(index)) && tuner_step(tuner, index);
